@@ -1,0 +1,41 @@
+# `make demo` and `make test` set up everything they need from Python 3.11+ and a C++ compiler.
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+SOURCES := pyproject.toml CMakeLists.txt $(wildcard kernels/cpu/*.cpp kernels/cpu/*.h)
+
+.PHONY: demo test check format app bench gpu-test clean
+
+$(VENV)/.installed: $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Egregium needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed ## reconstruct the sample capture: splats, mesh, report, turntable
+	$(BIN)/recon run assets/still_life --pipeline splats --preset fast --out demo --resume
+
+test: $(VENV)/.installed ## the default tests
+	$(BIN)/python -m pytest -m 'not slow and not gpu'
+
+check: $(VENV)/.installed ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+app: $(VENV)/.installed ## open the web page
+	$(BIN)/recon serve
+
+bench: $(VENV)/.installed ## every table of benchmarks/
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+gpu-test: $(VENV)/.installed ## the tests that need a GPU
+	$(BIN)/python -m pytest -m gpu
+
+clean:
+	rm -rf $(VENV) build demo
