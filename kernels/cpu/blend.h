@@ -1,0 +1,199 @@
+// Front-to-back blending of one tile, and its reverse: the inner loops.
+//
+// One row of 16 pixels is one vector (or two, or four); all state of a tile lies in L1. In a lane dx is constant for a
+// splat, so log2 alpha = q0 + dy (q1 + C dy) costs two multiply-adds a row, and in the reverse pass geometry needs
+// three running sums a lane (g, g dy, g dy²), multiplied by dx and dx² once at the end.
+//
+// The reverse pass also runs front to back: with S = ∂L/∂image · image the part of the gradient that lies behind
+// splat i is S minus what has been passed, so neither the order nor the last splat of a pixel needs to be stored.
+#pragma once
+
+#include "simd.h"
+#include "splats.h"
+
+namespace ISA {
+using namespace egregium;
+
+constexpr int parts = tile / W;  // vectors a row
+constexpr int gradient_stride(int channels) { return (6 + channels + 3) / 4 * 4; }
+
+struct alignas(64) TilePlane {
+    float at[parts][tile][W];
+};
+
+/// A tile of the image: x0, y0 its first pixel, columns × rows its size at the image's border.
+struct Tile {
+    int x0, y0, columns, rows;
+    Tile(const SplatScene& s, int index)
+        : x0(index % s.tiles_x() * tile), y0(index / s.tiles_x() * tile), columns(min(tile, s.width - x0)), rows(min(tile, s.height - y0)) {}
+    template <class F> void pixels(const SplatScene& s, F&& f) const {
+        for (int y = 0; y < rows; ++y)
+            for (int x = 0; x < columns; ++x) f(int64_t(y0 + y) * s.width + x0 + x, x / W, y, x % W);
+    }
+};
+
+/// Transmittance 1 where there is a pixel to be rendered, 0 (finished) elsewhere. Returns whether there is any.
+inline bool start(const SplatScene& s, const Tile& t, TilePlane& T) {
+    std::memset(&T, 0, sizeof T);
+    bool some = false;
+    t.pixels(s, [&](int64_t pixel, int part, int y, int x) {
+        const bool on = !s.mask || s.mask[pixel];
+        T.at[part][y][x] = on ? 1.0f : 0.0f;
+        some |= on;
+    });
+    return some;
+}
+
+/// A pair's splat as it is seen from one part of a tile.
+struct Row {
+    Vf dx, q0, q1;
+    float v, C;
+    Row(const float* r, float x0)
+        : dx(splat(x0 + 0.5f - r[record::u]) + iota()), q0(r[record::A] * dx * dx + r[record::lo]), q1(r[record::B] * dx),
+          v(r[record::v]), C(r[record::C]) {}
+    Vf exponent(float dy) const { return q0 + dy * (q1 + C * dy); }
+};
+
+template <int CH, bool MEDIAN> void blend_tile(const SplatScene& s, const SplatState& state, const SplatImages& out, int index) {
+    constexpr int stride = record_stride(CH);
+    const Tile tile_(s, index);
+    alignas(64) TilePlane T, colour[CH];
+    alignas(64) int32_t median[MEDIAN ? parts : 1][MEDIAN ? tile : 1][W];
+    std::memset(colour, 0, sizeof colour);
+    if (MEDIAN) std::memset(median, 0xff, sizeof median);
+    const bool some = start(s, tile_, T);
+
+    const uint32_t begin = state.tile_start[index], end = some ? state.tile_start[index + 1] : begin;
+    const Vf cut = splat(log2_smallest_alpha), eps = splat(finished_transmittance), most = splat(largest_alpha);
+    uint32_t live[parts];
+    for (int part = 0; part < parts; ++part) live[part] = 0xffff;
+    for (uint32_t k = begin; k < end; ++k) {
+        if (k + 6 < end) __builtin_prefetch(state.records + size_t(state.pairs[k + 6] & 0xffffff) * stride);
+        const uint32_t pair = state.pairs[k];
+        const float* r = state.records + size_t(pair & 0xffffff) * stride;
+        const int row0 = (pair >> 24) & 15, row1 = pair >> 28;
+        for (int part = 0; part < parts; ++part) {
+            const Row row(r, float(tile_.x0 + part * W));
+            for (int y = row0; y <= row1; ++y) {
+                const Vf before = load(T.at[part][y]);
+                const Mask open = ge(before, eps);
+                if (!any(open)) {
+                    live[part] &= ~(1u << y);
+                    continue;
+                }
+                const Vf p = row.exponent(float(tile_.y0 + y) + 0.5f - row.v);
+                const Mask m = both(open, ge(p, cut));
+                const Vf w = keep(m, min(exp2(p), most) * before);
+                for (int c = 0; c < CH; ++c) store(colour[c].at[part][y], load(colour[c].at[part][y]) + w * r[record::channels + c]);
+                const Vf after = before - w;
+                store(T.at[part][y], after);
+                if (MEDIAN) {
+                    const Vf half = splat(0.5f);
+                    const Mask crosses = both(lt(half, before), ge(half, after));
+                    Vi now;
+                    std::memcpy(&now, median[part][y], sizeof now);
+                    now = select(crosses, Vi{} + int32_t(pair & 0xffffff), now);
+                    std::memcpy(median[part][y], &now, sizeof now);
+                }
+            }
+        }
+        uint32_t alive = 0;
+        for (int part = 0; part < parts; ++part) alive |= live[part];
+        if (!alive) break;
+    }
+
+    tile_.pixels(s, [&](int64_t pixel, int part, int y, int x) {
+        const float left = (!s.mask || s.mask[pixel]) ? T.at[part][y][x] : 1.0f;
+        float* to = out.image + pixel * s.channels();
+        for (int c = 0; c < s.channels(); ++c) to[c] = colour[c].at[part][y][x] + (s.background ? left * s.background[c] : 0.0f);
+        out.alpha[pixel] = 1.0f - left;
+        if (MEDIAN && out.median) out.median[pixel] = median[part][y][x];
+    });
+}
+
+/// Writes one row of gradients a pair: the six moments, then the channels; adds to `background_sums` (CH).
+template <int CH>
+void blend_tile_backward(const SplatScene& s, const SplatState& state, const SplatImages& out, const SplatGradients& g, int index,
+                         float* pair_gradients, float* background_sums) {
+    constexpr int stride = record_stride(CH), width = gradient_stride(CH);
+    const Tile tile_(s, index);
+    alignas(64) TilePlane T, behind, incoming[CH];
+    const bool some = start(s, tile_, T);
+    std::memset(&behind, 0, sizeof behind);
+    std::memset(incoming, 0, sizeof incoming);
+    const int channels = s.channels();
+    for (int c = 0; c < channels; ++c) background_sums[c] = 0;
+    tile_.pixels(s, [&](int64_t pixel, int part, int y, int x) {
+        const bool on = !s.mask || s.mask[pixel];
+        const float left = 1.0f - out.alpha[pixel];
+        float total = -g.alpha[pixel] * left;
+        for (int c = 0; c < channels; ++c) {
+            const float gradient = g.image[pixel * channels + c];
+            total += gradient * out.image[pixel * channels + c];
+            background_sums[c] += left * gradient;
+            if (on) incoming[c].at[part][y][x] = gradient;
+        }
+        if (on) behind.at[part][y][x] = total;
+    });
+
+    const uint32_t begin = state.tile_start[index], end = state.tile_start[index + 1];
+    const Vf cut = splat(log2_smallest_alpha), eps = splat(finished_transmittance), most = splat(largest_alpha), zero = splat(0.0f);
+    uint32_t live[parts];
+    for (int part = 0; part < parts; ++part) live[part] = some ? 0xffff : 0;
+    uint32_t k = begin;
+    for (; k < end; ++k) {
+        uint32_t alive = 0;
+        for (int part = 0; part < parts; ++part) alive |= live[part];
+        if (!alive) break;
+        if (k + 6 < end) __builtin_prefetch(state.records + size_t(state.pairs[k + 6] & 0xffffff) * stride);
+        const uint32_t pair = state.pairs[k];
+        const float* r = state.records + size_t(pair & 0xffffff) * stride;
+        const int row0 = (pair >> 24) & 15, row1 = pair >> 28;
+        Vf sums[width];
+        for (int i = 0; i < width; ++i) sums[i] = zero;
+        for (int part = 0; part < parts; ++part) {
+            const Row row(r, float(tile_.x0 + part * W));
+            Vf m0 = zero, m1 = zero, m2 = zero;
+            for (int y = row0; y <= row1; ++y) {
+                const Vf before = load(T.at[part][y]);
+                const Mask open = ge(before, eps);
+                if (!any(open)) {
+                    live[part] &= ~(1u << y);
+                    continue;
+                }
+                const float dy = float(tile_.y0 + y) + 0.5f - row.v;
+                const Vf p = row.exponent(dy);
+                const Mask m = both(open, ge(p, cut));
+                const Vf raw = exp2(p);
+                const Vf alpha = keep(m, min(raw, most));
+                const Vf w = alpha * before;
+                Vf along = zero;
+                for (int c = 0; c < CH; ++c) {
+                    const Vf gradient = load(incoming[c].at[part][y]);
+                    along += gradient * r[record::channels + c];
+                    sums[6 + c] += gradient * w;
+                }
+                const Vf here = w * along;
+                const Vf rest = load(behind.at[part][y]) - here;
+                store(behind.at[part][y], rest);
+                store(T.at[part][y], before - w);
+                // dL/d ln alpha; none where alpha is clamped.
+                const Vf d = keep(lt(raw, most), here - rest * alpha * reciprocal(1.0f - alpha));
+                m0 += d;
+                m1 += d * dy;
+                m2 += d * (dy * dy);
+            }
+            sums[0] += m0;
+            sums[1] += m0 * row.dx;
+            sums[2] += m0 * row.dx * row.dx;
+            sums[3] += m1;
+            sums[4] += m1 * row.dx;
+            sums[5] += m2;
+        }
+        float* to = pair_gradients + size_t(k) * width;
+        for (int i = 0; i < width; i += 4) sum4(sums[i], sums[i + 1], sums[i + 2], sums[i + 3], to + i);
+    }
+    if (k < end) std::memset(pair_gradients + size_t(k) * width, 0, size_t(end - k) * width * sizeof(float));
+}
+
+}  // namespace ISA

@@ -1,0 +1,164 @@
+// The splat kernels of one instruction set: compiled once for each, with ISA the namespace's name.
+#include "blend.h"
+#include "pairs.h"
+#include "project.h"
+#include "spherical_harmonics.h"
+
+#include <new>
+
+namespace ISA {
+
+constexpr int chunk = 1024;  // splats a task; also the unit in which the camera's gradient is summed, for determinism
+
+void project_chunk(const Camera& cam, const SplatScene& s, SplatState& state, int64_t first, int64_t last) {
+    const int stride = record_stride(s.channels());
+    for (int64_t i = first; i < last; i += W) {
+        const int lanes = int(last - i < W ? last - i : W);
+        const Projected o = project(cam, s, load_splats(s, i, lanes));
+        const Vf half = splat(0.5f * log2e);
+        Vf fields[8] = {o.u, o.v, -half * o.c * o.inv_det, 2.0f * half * o.raw_b * o.inv_det, -half * o.a * o.inv_det,
+                        o.opacity, o.m[2], half * half * o.inv_det};
+        float columns[8][W];
+        for (int f = 0; f < 8; ++f) store(columns[f], fields[f]);
+        for (int l = 0; l < lanes; ++l) {
+            float* r = state.records + (i + l) * stride;
+            for (int f = 0; f < 8; ++f) r[f] = columns[f][l];
+            bool visible = lane(o.visible, l);
+            float* to = r + record::channels;
+            if (visible) {
+                r[record::lo] = __builtin_log2f(r[record::lo]);
+                const Ellipse e(r);
+                visible = !Range(e.v - e.half_y, e.v + e.half_y, 0, s.height - 1).empty() && !Range(e.u - e.half_x, e.u + e.half_x, 0, s.width - 1).empty();
+            }
+            if (visible) {
+                if (s.sh_degree >= 0)
+                    sh_color(s.sh_degree, s.means + 3 * (i + l), cam.centre, s.colors + (i + l) * 3 * s.sh_coefficients, to);
+                else
+                    for (int c = 0; c < s.color_channels; ++c) to[c] = s.colors[(i + l) * s.color_channels + c];
+                for (int c = 0; c < s.feature_channels; ++c) to[s.color_channels + c] = s.features[(i + l) * s.feature_channels + c];
+                float size = 0;
+                for (int c = 0; c < s.channels(); ++c) size += to[c] < 0 ? -to[c] : to[c];
+                visible = size < finite;
+            }
+            if (!visible) {
+                for (int f = 0; f < stride; ++f) r[f] = 0;
+                r[record::lo] = -__builtin_inff();
+            } else
+                for (int c = s.channels(); c < stride - record::channels; ++c) to[c] = 0;
+        }
+    }
+}
+
+template <class F> void with_channels(int channels, F&& f) {
+    if (channels <= 3) f.template operator()<3>();
+    else if (channels <= 6) f.template operator()<6>();
+    else if (channels <= 9) f.template operator()<9>();
+    else f.template operator()<most_channels>();
+}
+
+void blend(const SplatScene& s, const SplatState& state, const SplatImages& out) {
+    const int tiles = s.tiles_x() * s.tiles_y();
+    with_channels(s.channels(), [&]<int CH>() {
+        each(tiles, s.threads, [&](int t) {
+            if (out.median) blend_tile<CH, true>(s, state, out, t);
+            else blend_tile<CH, false>(s, state, out, t);
+        });
+    });
+}
+
+void forward(const SplatScene& s, SplatState& state, const SplatImages& out, AllocatePairs allocate, void* context) {
+    const Camera cam(s);
+    each(int((s.n + chunk - 1) / chunk), s.threads, [&](int task) {
+        const int64_t first = int64_t(task) * chunk;
+        project_chunk(cam, s, state, first, first + chunk < s.n ? first + chunk : s.n);
+    });
+    if (!make_pairs(s, state, allocate, context)) throw std::bad_alloc();
+    blend(s, state, out);
+}
+
+/// Sums each splat's rows of pair gradients and carries them to its parameters.
+void backward_chunk(const Camera& cam, const SplatScene& s, const SplatState& state, const SplatGradients& g, const float* pair_gradients,
+                    int64_t first, int64_t last, double* camera) {
+    const int channels = s.channels(), stride = record_stride(channels);
+    CameraSums sums;
+    Vf* const sum = sums.R;  // the 16 of them, one after the other
+    for (int k = 0; k < 16; ++k) sum[k] = splat(0.0f);
+    with_channels(channels, [&]<int CH>() {
+        constexpr int width = gradient_stride(CH);
+        for (int64_t i = first; i < last; i += W) {
+            const int lanes = int(last - i < W ? last - i : W);
+            float total[6][W] = {}, direction[3][W] = {};
+            for (int l = 0; l < lanes; ++l) {
+                const uint32_t begin = state.runs[2 * (i + l)], count = state.runs[2 * (i + l) + 1];
+                const float* r = state.records + (i + l) * stride + record::channels;
+                float row[width] = {};
+                for (uint32_t k = begin; k < begin + count; ++k) {
+                    const float* from = pair_gradients + size_t(state.places[k]) * width;
+                    for (int c = 0; c < width; ++c) row[c] += from[c];
+                }
+                for (int c = 0; c < 6; ++c) total[c][l] = row[c];
+                if (s.sh_degree >= 0) {
+                    float* to = g.colors + (i + l) * 3 * s.sh_coefficients;
+                    if (count) {
+                        float d[3];
+                        sh_backward(s.sh_degree, s.sh_coefficients, s.means + 3 * (i + l), cam.centre, s.colors + (i + l) * 3 * s.sh_coefficients, r, row + 6, to, d);
+                        for (int c = 0; c < 3; ++c) direction[c][l] = d[c];
+                    } else
+                        for (int c = 0; c < 3 * s.sh_coefficients; ++c) to[c] = 0;
+                } else
+                    for (int c = 0; c < s.color_channels; ++c) g.colors[(i + l) * s.color_channels + c] = row[6 + c];
+                for (int c = 0; c < s.feature_channels; ++c) g.features[(i + l) * s.feature_channels + c] = row[6 + s.color_channels + c];
+            }
+            const Splats p = load_splats(s, i, lanes);
+            Projected o = project(cam, s, p);
+            float touched[W] = {};
+            for (int l = 0; l < lanes; ++l) touched[l] = float(state.runs[2 * (i + l) + 1]);
+            o.visible = both(o.visible, lt(splat(0.0f), load(touched)));
+            Vf moments[6], directions[3];
+            for (int c = 0; c < 6; ++c) moments[c] = load(total[c]);
+            for (int c = 0; c < 3; ++c) directions[c] = load(direction[c]);
+            Splats d = project_backward(cam, s, p, o, moments, directions, sums);
+            for (int c = 0; c < 3; ++c) d.mean[c] = keep(o.visible, d.mean[c]), d.scale[c] = keep(o.visible, d.scale[c]);
+            for (int c = 0; c < 4; ++c) d.quat[c] = keep(o.visible, d.quat[c]);
+            d.opacity = keep(o.visible, d.opacity);
+            transpose_out<3>(d.mean, lanes, g.means + 3 * i);
+            transpose_out<4>(d.quat, lanes, g.quats + 4 * i);
+            transpose_out<3>(d.scale, lanes, g.scales + 3 * i);
+            transpose_out<1>(&d.opacity, lanes, g.opacities + i);
+        }
+    });
+    for (int k = 0; k < 16; ++k) {
+        float lanes[W];
+        store(lanes, sum[k]);
+        camera[k] = 0;
+        for (int l = 0; l < W; ++l) camera[k] += double(lanes[l]);
+    }
+}
+
+void backward(const SplatScene& s, const SplatState& state, const SplatImages& out, const SplatGradients& g) {
+    const int channels = s.channels(), tiles = s.tiles_x() * s.tiles_y(), chunks = int((s.n + chunk - 1) / chunk);
+    Buffer backgrounds(sizeof(float) * size_t(tiles) * size_t(channels) + 64);
+    with_channels(channels, [&]<int CH>() {
+        Buffer rows(sizeof(float) * gradient_stride(CH) * size_t(state.n_pairs + 1));
+        each(tiles, s.threads, [&](int t) {
+            blend_tile_backward<CH>(s, state, out, g, t, rows.as<float>(), backgrounds.as<float>() + size_t(t) * size_t(channels));
+        });
+        const Camera cam(s);
+        Buffer cameras(sizeof(double) * 16 * size_t(chunks + 1));
+        each(chunks, s.threads, [&](int task) {
+            const int64_t first = int64_t(task) * chunk;
+            backward_chunk(cam, s, state, g, rows.as<float>(), first, first + chunk < s.n ? first + chunk : s.n, cameras.as<double>() + 16 * task);
+        });
+        for (int k = 0; k < 16; ++k) g.camera[k] = 0;
+        for (int c = 0; c < chunks; ++c)
+            for (int k = 0; k < 16; ++k) g.camera[k] += cameras.as<double>()[16 * c + k];
+    });
+    for (int c = 0; c < channels; ++c) g.background[c] = 0;
+    for (int t = 0; t < tiles; ++t)
+        for (int c = 0; c < channels; ++c) g.background[c] += double(backgrounds.as<float>()[size_t(t) * size_t(channels) + size_t(c)]);
+}
+
+extern const SplatKernels kernels;
+const SplatKernels kernels = {forward, blend, backward};
+
+}  // namespace ISA

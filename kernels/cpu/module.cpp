@@ -1,0 +1,169 @@
+// The Python module `kernels._cpu`: picks the instruction set and passes arrays through. No torch at build time:
+// tensors arrive through DLPack, results leave as NumPy arrays that own blocks of our scratch memory.
+#include <cstdlib>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "buffers.h"
+#include "splats.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+#define DECLARE(isa) namespace isa { extern const egregium::SplatKernels kernels; }
+DECLARE(baseline)
+#if defined(__x86_64__)
+DECLARE(avx2)
+DECLARE(avx512)
+#endif
+
+namespace {
+
+using namespace egregium;
+template <class T> using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+template <class T> using Out = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+
+struct Chosen {
+    std::string name = "baseline";
+    const SplatKernels* splats = &baseline::kernels;
+};
+
+std::vector<std::string> available() {
+    std::vector<std::string> names{"baseline"};
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) names.push_back("avx2");
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+        names.push_back("avx512");
+#endif
+    return names;
+}
+
+Chosen chosen;
+
+void use(const std::string& name) {
+    for (const std::string& each : available())
+        if (each == name) {
+            chosen.name = name;
+            chosen.splats = &baseline::kernels;
+#if defined(__x86_64__)
+            if (name == "avx2") chosen.splats = &avx2::kernels;
+            if (name == "avx512") chosen.splats = &avx512::kernels;
+#endif
+            return;
+        }
+    throw nb::value_error(("this machine has no instruction set '" + name + "'").c_str());
+}
+
+/// A NumPy array over a block of scratch memory, given back when the array dies.
+template <class T> nb::ndarray<nb::numpy, T> owned(T* block, std::initializer_list<size_t> shape) {
+    return nb::ndarray<nb::numpy, T>(block, shape, nb::capsule(block, [](void* p) noexcept { release(p); }));
+}
+
+/// The inputs of one camera, as Python holds them.
+struct Scene {
+    SplatScene s;
+
+    Scene(In<float> means, In<float> quats, In<float> scales, In<float> opacities, In<float> colors, std::optional<In<float>> features,
+          In<float> viewmat, In<float> K, std::optional<In<float>> background, std::optional<In<uint8_t>> mask, int width, int height,
+          int sh_degree, float near_plane, float far_plane, float eps2d, bool antialiased, int threads) {
+        s.n = int64_t(means.shape(0));
+        if (s.n > int64_t(most_splats)) throw nb::value_error("at most 16,777,216 splats");
+        s.means = means.data(), s.quats = quats.data(), s.scales = scales.data(), s.opacities = opacities.data(), s.colors = colors.data();
+        s.sh_degree = sh_degree;
+        if (sh_degree >= 0) s.sh_coefficients = int(colors.shape(1));
+        else s.color_channels = int(colors.shape(1));
+        if (features) s.features = features->data(), s.feature_channels = int(features->shape(1));
+        if (s.channels() > most_channels) throw nb::value_error("at most 24 channels");
+        s.viewmat = viewmat.data(), s.K = K.data();
+        if (background) s.background = background->data();
+        if (mask) s.mask = mask->data();
+        s.width = width, s.height = height;
+        s.near_plane = near_plane, s.far_plane = far_plane, s.eps2d = eps2d;
+        s.antialiased = antialiased;
+        s.threads = threads;
+    }
+};
+
+nb::tuple splats_forward(const Scene& scene, Out<float> image, Out<float> alpha, std::optional<Out<int32_t>> median) {
+    const SplatScene& s = scene.s;
+    const size_t stride = size_t(record_stride(s.channels())), tiles = size_t(s.tiles_x()) * size_t(s.tiles_y()), n = size_t(s.n);
+    SplatState state;
+    state.records = static_cast<float*>(acquire(sizeof(float) * stride * n + 64));
+    auto records = owned(state.records, {n, stride});
+    state.runs = static_cast<uint32_t*>(acquire(8 * n + 64));
+    auto runs = owned(reinterpret_cast<int32_t*>(state.runs), {n, 2});
+    state.tile_start = static_cast<uint32_t*>(acquire(4 * (tiles + 1)));
+    auto tile_start = owned(reinterpret_cast<int32_t*>(state.tile_start), {tiles + 1});
+    SplatImages out{image.data(), alpha.data(), median ? median->data() : nullptr};
+    {
+        nb::gil_scoped_release unlocked;
+        chosen.splats->forward(s, state, out, [](void*, int64_t n_pairs, SplatState& to) {
+            if (n_pairs >= (int64_t(1) << 31)) throw std::length_error("the splats of this view cover more than 2^31 tiles");
+            to.n_pairs = n_pairs;
+            to.pairs = static_cast<uint32_t*>(acquire(8 * size_t(n_pairs) + 64));
+            to.places = to.pairs + n_pairs;
+        }, nullptr);
+    }
+    auto pairs = owned(reinterpret_cast<int32_t*>(state.pairs), {2, size_t(state.n_pairs)});
+    return nb::make_tuple(records, runs, tile_start, pairs);
+}
+
+SplatState saved(In<float> records, In<int32_t> runs, In<int32_t> tile_start, In<int32_t> pairs) {
+    SplatState state;
+    state.records = const_cast<float*>(records.data());
+    state.runs = reinterpret_cast<uint32_t*>(const_cast<int32_t*>(runs.data()));
+    state.tile_start = reinterpret_cast<uint32_t*>(const_cast<int32_t*>(tile_start.data()));
+    state.pairs = reinterpret_cast<uint32_t*>(const_cast<int32_t*>(pairs.data()));
+    state.n_pairs = int64_t(pairs.shape(1));
+    state.places = state.pairs + state.n_pairs;
+    return state;
+}
+
+void splats_blend(const Scene& scene, In<float> records, In<int32_t> runs, In<int32_t> tile_start, In<int32_t> pairs, Out<float> image, Out<float> alpha) {
+    const SplatState state = saved(records, runs, tile_start, pairs);
+    SplatImages out{image.data(), alpha.data(), nullptr};
+    nb::gil_scoped_release unlocked;
+    chosen.splats->blend(scene.s, state, out);
+}
+
+void splats_backward(const Scene& scene, In<float> records, In<int32_t> runs, In<int32_t> tile_start, In<int32_t> pairs, In<float> image, In<float> alpha,
+                     In<float> image_gradient, In<float> alpha_gradient, Out<float> means, Out<float> quats, Out<float> scales, Out<float> opacities,
+                     Out<float> colors, std::optional<Out<float>> features, Out<double> camera, Out<double> background) {
+    const SplatState state = saved(records, runs, tile_start, pairs);
+    SplatImages out{const_cast<float*>(image.data()), const_cast<float*>(alpha.data()), nullptr};
+    SplatGradients g;
+    g.image = image_gradient.data(), g.alpha = alpha_gradient.data();
+    g.means = means.data(), g.quats = quats.data(), g.scales = scales.data(), g.opacities = opacities.data(), g.colors = colors.data();
+    if (features) g.features = features->data();
+    g.camera = camera.data(), g.background = background.data();
+    nb::gil_scoped_release unlocked;
+    chosen.splats->backward(scene.s, state, out, g);
+}
+
+}  // namespace
+
+NB_MODULE(_cpu, m) {
+    const std::vector<std::string> names = available();
+    const char* wanted = std::getenv("EGREGIUM_ISA");
+    use(wanted ? wanted : names.back());
+
+    m.def("available_isas", &available, "Instruction sets this machine can run, the best last.");
+    m.def("isa", [] { return chosen.name; }, "The instruction set in use.");
+    m.def("use_isa", &use, "name"_a, "Switch to another instruction set (for tests and benchmarks).");
+    nb::class_<Scene>(m, "Scene", "Inputs of one camera; keeps no reference to the arrays: the caller must.")
+        .def(nb::init<In<float>, In<float>, In<float>, In<float>, In<float>, std::optional<In<float>>, In<float>, In<float>, std::optional<In<float>>,
+                      std::optional<In<uint8_t>>, int, int, int, float, float, float, bool, int>(),
+             "means"_a, "quats"_a, "scales"_a, "opacities"_a, "colors"_a, "features"_a.none(), "viewmat"_a, "K"_a, "background"_a.none(), "mask"_a.none(),
+             "width"_a, "height"_a, "sh_degree"_a, "near_plane"_a, "far_plane"_a, "eps2d"_a, "antialiased"_a, "threads"_a);
+    m.def("splats_forward", &splats_forward, "scene"_a, "image"_a, "alpha"_a, "median"_a.none());
+    m.def("splats_blend", &splats_blend);
+    m.def("splats_backward", &splats_backward, "scene"_a, "records"_a, "runs"_a, "tile_start"_a, "pairs"_a, "image"_a, "alpha"_a, "image_gradient"_a,
+          "alpha_gradient"_a, "means"_a, "quats"_a, "scales"_a, "opacities"_a, "colors"_a, "features"_a.none(), "camera"_a, "background"_a);
+}
