@@ -1,0 +1,59 @@
+"""Files that are either whole or not there, and errors that name them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from recon.errors import InputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside ``path`` to write to; it takes the place of ``path`` when the block ends well.
+
+    Missing folders are made. The name keeps its suffix, since some writers choose the format by it.
+
+    Raises:
+        InputError: the file cannot be written (code ``"cannot-write"``): no permission, a full disk, a folder there.
+    """
+    beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield beside
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written: {error.strerror or error}.",
+            "Choose another place, or make room and check permissions.",
+            "cannot-write",
+        ) from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading bytes.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read (code ``"cannot-read"``).
+    """
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror or error}.", "Check the path and its permissions.", "cannot-read"
+        ) from error
+
+
+def broken(
+    path: Path, why: str, hint: str = "The file is damaged or incomplete; export or download it again."
+) -> InputError:
+    """Return the error for a file whose contents are not what its format asks for (code ``"broken-file"``)."""
+    return InputError(f"{path}: {why}.", hint, "broken-file")
