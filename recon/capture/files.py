@@ -1,0 +1,117 @@
+"""Which files of a folder count, and how a name found in a capture's own files becomes a path.
+
+A capture may come from a stranger (an upload), so a name in it never leads out of its folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from recon.events import Events
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".avif"})
+CAMERA_SUFFIXES = frozenset({".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"})
+"""Photos that we know of and cannot read: named in the message instead of being overlooked."""
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp", ".wmv"}
+)
+JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of this name was left by an operating system (or is hidden) and means nothing."""
+    return name in JUNK or (name.startswith(".") and name not in (".", ".."))
+
+
+def walk(folder: Path, events: Events) -> Iterator[Path]:
+    """Yield the files below ``folder`` in name order, junk left out; links to folders are not followed."""
+    for parent, folders, files in os.walk(folder):
+        events.check()
+        folders[:] = sorted(f for f in folders if not is_junk(f))
+        for name in sorted(files):
+            if not is_junk(name):
+                yield Path(parent) / name
+
+
+def top_folder(folder: Path) -> Path:
+    """Descend while there is nothing but a single folder, as in an archive made of one: the folder that matters."""
+    while True:
+        inside = [entry for entry in folder.iterdir() if not is_junk(entry.name)]
+        if len(inside) != 1 or not inside[0].is_dir():
+            return folder
+        folder = inside[0]
+
+
+def inside(root: Path, name: str) -> Path | None:
+    """Return the path of ``name`` relative to ``root``, or None where it would lie outside of it.
+
+    Backslashes count as separators, for files written on Windows. The check is lexical: a link that a person put into
+    their own folder is followed (an archive's links are refused on extraction).
+    """
+    relative = os.path.normpath(name.replace("\\", "/"))
+    if relative.split("/")[0] in ("", "..") or "\0" in relative:
+        return None
+    return root / relative
+
+
+def find_photo(root: Path, name: str) -> Path | None:
+    """Return the photo that ``name`` means, or None.
+
+    Tried in turn: the path itself, with the usual suffixes where it has none (NeRF-synthetic writes ``./train/r_0``),
+    and the bare file name in ``root/images`` and ``root`` (for paths of the machine where the file was written).
+    """
+    bare = PurePosixPath(name.replace("\\", "/")).name
+    for candidate in (inside(root, name), inside(root / "images", bare), inside(root, bare)):
+        if candidate is None:
+            continue
+        endings = (
+            [""] if candidate.suffix.lower() in IMAGE_SUFFIXES | CAMERA_SUFFIXES else [".png", ".jpg", ".jpeg", ""]
+        )
+        for ending in endings:
+            path = candidate.with_name(candidate.name + ending)
+            if path.is_file():
+                return path
+    return None
+
+
+def relative_name(root: Path, path: Path) -> str:
+    """Return ``path`` relative to ``root`` with ``/``: the name of a view."""
+    return path.relative_to(root).as_posix()
+
+
+def index_masks(root: Path, events: Events) -> dict[str, Path]:
+    """Index ``root/masks``: the mask's path without its suffix → the mask."""
+    folder = root / "masks"
+    if not folder.is_dir():
+        return {}
+    masks = (path for path in walk(folder, events) if path.suffix.lower() in IMAGE_SUFFIXES)
+    return {relative_name(folder, path.with_suffix("")): path for path in masks}
+
+
+def mask_of(masks: dict[str, Path], name: str) -> Path | None:
+    """Return the mask of the view ``name`` from :func:`index_masks`.
+
+    ``images/a/b.jpg`` has ``masks/a/b.jpg.png`` (COLMAP's naming) or ``masks/a/b.png``; so has ``a/b.jpg``.
+    """
+    path = PurePosixPath(name)
+    below = PurePosixPath(*path.parts[1:]) if len(path.parts) > 1 else path
+    for key in (below, below.with_suffix(""), path, path.with_suffix("")):
+        if str(key) in masks:
+            return masks[str(key)]
+    return None
+
+
+def listed(names: Iterable[str], limit: int = 3) -> str:
+    """Return "a, b, c and 5 more"."""
+    names = list(names)
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def suffixes_of(paths: Iterable[Path]) -> str:
+    """Return "12 .txt, 3 .pdf", most frequent first, for a message about what a folder holds instead."""
+    counts = Counter(path.suffix.lower() or "without a suffix" for path in paths)
+    return ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(4))
