@@ -1,0 +1,215 @@
+"""What a capture holds, what would go wrong with it, and what can be made of it; nothing is reconstructed."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from recon.capture.capture import Capture, View
+from recon.capture.files import listed
+from recon.capture.load import load
+from recon.capture.normalise import look_inward
+from recon.capture.resize import resize_photo, working_size
+from recon.errors import InputError
+from recon.events import Events
+
+BLURRY = 0.25
+"""A photo is blurry when its sharpness is below this share of the capture's median."""
+_SHARPNESS_SIDE = 800
+_FEW, _ENOUGH = 8, 20
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The findings on a capture; :meth:`to_json` is for programs, :meth:`text` for people.
+
+    Attributes:
+        path: what was inspected.
+        kind: as :attr:`Capture.kind`.
+        photos: number of photos that can be used.
+        held_out: how many of them are the capture's own test views.
+        sizes: ((width, height, number of photos), …), most frequent first.
+        posed: the photos come with camera poses.
+        inward: whether the cameras look at a common thing; None without poses.
+        masks: ``none``, ``alpha`` (transparency), ``files``, or ``mixed``.
+        masked: number of photos that have a mask.
+        points: number of structure-from-motion points.
+        focal: (least, greatest) focal length in pixels, from the poses or from EXIF; None if unknown.
+        without_focal: number of photos of unknown focal length.
+        blurry: names of the photos much less sharp than the others, least sharp first.
+        pipelines: the pipelines that can run on it.
+        problems: what would go wrong or be poor, and what to do about it.
+        warnings: as :attr:`Capture.warnings`.
+    """
+
+    path: str
+    kind: str
+    photos: int
+    held_out: int
+    sizes: tuple[tuple[int, int, int], ...]
+    posed: bool
+    inward: bool | None
+    masks: str
+    masked: int
+    points: int
+    focal: tuple[float, float] | None
+    without_focal: int
+    blurry: tuple[str, ...]
+    pipelines: tuple[str, ...]
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the findings as JSON-ready values."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """Return the findings in a few lines for people."""
+        kinds = {"photos": "photos", "video": "video", "colmap": "COLMAP project", "transforms": "transforms.json"}
+        sizes = [f"{count} of {width} × {height}" for width, height, count in self.sizes]
+        focal = "unknown" if self.focal is None else "{:.0f} to {:.0f} pixels".format(*self.focal)
+        if self.focal is not None and round(self.focal[0]) == round(self.focal[1]):
+            focal = f"{self.focal[0]:.0f} pixels"
+        masks = {"none": "none", "alpha": "transparency", "files": "mask files", "mixed": "transparency and mask files"}
+        rows = {
+            self.path: kinds.get(self.kind, self.kind),
+            "photos": f"{self.photos}" + (f", {self.held_out} of them test views" if self.held_out else ""),
+            "sizes": listed(sizes),
+            "poses": "given" if self.posed else "none, to be estimated",
+            "arrangement": {True: "around something", False: "not around one thing", None: ""}[self.inward],
+            "focal length": focal,
+            "masks": masks[self.masks] + (f", on {self.masked} of {self.photos}" if self.masked else ""),
+            "points": f"{self.points:,}" if self.points else "none",
+            "pipelines": ", ".join(self.pipelines) or "none",
+        }
+        lines = [f"{key}: {value}" for key, value in rows.items() if value]
+        lines += [f"! {problem}" for problem in self.problems]
+        lines += [f"- {warning}" for warning in self.warnings]
+        return "\n".join(lines)
+
+
+def inspect(path: Path, events: Events, workdir: Path) -> Inspection:
+    """Load the capture at ``path``, look at every photo and say what is in it.
+
+    Args:
+        path: as for :func:`recon.capture.load.load`.
+        events: gets the progress under the stages ``load`` and ``inspect``.
+        workdir: as for ``load``.
+
+    Raises:
+        InputError: as ``load``.
+    """
+    capture = load(path, events, workdir)
+    looks = _look_at_all(capture.views, events)
+    focals = [f for view in capture.views if (f := _focal(view)) is not None]
+    sources = {look.mask for look in looks if look is not None and look.mask}
+    sizes = Counter((view.width, view.height) for view in capture.views).most_common()
+    inward = look_inward(capture) if capture.has_poses else None
+    blurry = _blurry(capture.views, looks)
+    masked = sum(look is not None and bool(look.mask) for look in looks)
+    unreadable = [view.name for view, look in zip(capture.views, looks, strict=True) if look is None]
+    return Inspection(
+        path=str(path),
+        kind=capture.kind,
+        photos=len(capture.views),
+        held_out=sum(view.held_out for view in capture.views),
+        sizes=tuple((width, height, count) for (width, height), count in sizes),
+        posed=capture.has_poses,
+        inward=inward,
+        masks="mixed" if len(sources) > 1 else next(iter(sources), "none"),
+        masked=masked,
+        points=0 if capture.points is None else len(capture.points.xyz),
+        focal=(min(focals), max(focals)) if focals else None,
+        without_focal=len(capture.views) - len(focals),
+        blurry=tuple(blurry),
+        pipelines=("splats", "mesh"),
+        problems=tuple(_problems(capture, sizes, blurry, unreadable, len(focals))),
+        warnings=capture.warnings,
+    )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one photo's pixels tell: the variance of its Laplacian, and where its mask comes from ("" if none)."""
+
+    sharpness: float
+    mask: str
+
+
+def _look(view: View) -> _Look | None:
+    try:
+        photo = view.load()
+    except InputError:
+        return None
+    mask = "" if photo.mask is None else "alpha" if photo.mask_is_alpha else "files"
+    # One size for all, so that a photo is not called blurry for having more pixels.
+    small = resize_photo(photo, *working_size(view, _SHARPNESS_SIDE))
+    grey = cv2.cvtColor(small.rgb, cv2.COLOR_RGB2GRAY)
+    change = cv2.Laplacian(grey, cv2.CV_32F)
+    inside = change if small.mask is None else change[cv2.erode(small.mask, np.ones((5, 5), np.uint8)) > 0.5]
+    return _Look(float(inside.var()) if inside.size else 0.0, mask)
+
+
+def _look_at_all(views: Sequence[View], events: Events) -> list[_Look | None]:
+    # Few threads: a photo of 12 megapixels is 150 MB of floats.
+    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="inspect")
+    try:
+        jobs = [pool.submit(_look, view) for view in views]
+        waiting = set(jobs)
+        while waiting:
+            _, waiting = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+            events.progress("inspect", len(jobs) - len(waiting), len(jobs))
+        return [job.result() for job in jobs]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _blurry(views: Sequence[View], looks: Sequence[_Look | None]) -> list[str]:
+    sharp = {view.name: look.sharpness for view, look in zip(views, looks, strict=True) if look is not None}
+    limit = BLURRY * float(np.median(list(sharp.values()))) if sharp else 0.0
+    return sorted((name for name, value in sharp.items() if value < limit), key=lambda name: sharp[name])
+
+
+def _focal(view: View) -> float | None:
+    return float(view.camera.K[0, 0]) if view.camera is not None else view.focal
+
+
+def _problems(
+    capture: Capture,
+    sizes: Sequence[tuple[tuple[int, int], int]],
+    blurry: Sequence[str],
+    unreadable: Sequence[str],
+    focals: int,
+) -> list[str]:
+    """Return what would go wrong, in words, the gravest first."""
+    count, problems = len(capture.views), []
+    if unreadable:
+        problems.append(
+            f"Photos that cannot be decoded ({len(unreadable)}): {listed(unreadable)}. Copy them once more."
+        )
+    if count < _FEW:
+        problems.append(f"{count} photos are very few: expect holes. Take at least {_ENOUGH}, all around.")
+    elif count < _ENOUGH:
+        problems.append(f"{count} photos are few: what is seen only once stays vague. {_ENOUGH} or more are better.")
+    if not capture.has_poses and not capture.ordered and count > 300:
+        problems.append(f"{count} unordered photos are matched in pairs, which takes long. A video matches faster.")
+    if not capture.has_poses and focals == 0 and not capture.ordered:
+        problems.append("No photo tells its focal length (EXIF was removed): poses are less sure. Use the originals.")
+    if blurry:
+        problems.append(
+            f"Photos much blurrier than the others ({len(blurry)}): {listed(blurry)}. Take them out if others see the same."
+        )
+    if len(sizes) > 1 and not capture.has_poses:
+        problems.append(f"The photos have {len(sizes)} sizes: each counts as a camera of its own, which weakens poses.")
+    longest = max(max(size) for size, _ in sizes)
+    if longest < 640:
+        problems.append(f"The photos are small ({longest} pixels): fine detail is not in them.")
+    return problems
