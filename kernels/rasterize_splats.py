@@ -16,7 +16,7 @@ from kernels import _cpu
 from kernels.arguments import check_splats
 from kernels.geometry import splat_planes
 
-_RECORD_DEPTH = 6
+LOG2_255 = 7.994353436858858
 
 
 def rasterize_splats(
@@ -105,7 +105,7 @@ def rasterize_splats(
     )
     with_depth = render_mode != "RGB"
     with_color = render_mode.startswith("RGB")
-    images, alphas, metas = [], [], []
+    images, alphas, views, medians, normal_images = [], [], [], [], []
     for i, (w, h) in enumerate(sizes):
         viewmat, K = viewmats[i], Ks[i]
         background = None if backgrounds is None else backgrounds[i]
@@ -136,22 +136,31 @@ def rasterize_splats(
             rasterize_mode == "antialiased",
             with_depth,
         )
-        meta = _metadata(records, runs)
+        views.append((records, runs))
         if with_depth:
-            color, image, meta["normals"] = image.split([image.shape[2] - 6, 3, 3], dim=2)
+            color, image, normal = image.split([image.shape[2] - 6, 3, 3], dim=2)
             x, y = _pixel_centres(w, h, image)
             depth = image[..., 0:1] + x * image[..., 1:2] + y * image[..., 2:3]
             if "ED" in render_mode:
                 depth = depth / alpha[..., None].clamp(min=1e-10)
             with torch.no_grad():
                 c, a, b = planes[median.clamp(min=0).long()].split(1, dim=2) if len(means) else (torch.zeros_like(depth),) * 3
-                meta["median_depths"] = torch.where(median[..., None] >= 0, c + a * x + b * y, 0)
+                medians.append(torch.where(median[..., None] >= 0, c + a * x + b * y, 0))
+            normal_images.append(normal)
             image = torch.cat([color, depth], dim=2) if with_color else depth
         images.append(image)
         alphas.append(alpha[..., None])
-        metas.append(meta)
-    join = torch.stack if len(set(sizes)) == 1 else list
-    return join(images), join(alphas), {name: join([meta[name] for meta in metas]) for name in metas[0]}
+    meta = _Meta(views)
+    if with_depth:
+        meta |= {"median_depths": _join(medians), "normals": _join(normal_images)}
+    return _join(images), _join(alphas), meta
+
+
+def _join(images: list[Tensor]) -> Any:
+    """Stack what can be stacked, without copying a single one."""
+    if len(images) == 1:
+        return images[0][None]
+    return torch.stack(images) if len({t.shape for t in images}) == 1 else images
 
 
 def _pixel_centres(width: int, height: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,18 +169,32 @@ def _pixel_centres(width: int, height: int, like: Tensor) -> tuple[Tensor, Tenso
     return x.expand(height, width)[..., None], y[:, None].expand(height, width)[..., None]
 
 
-def _metadata(records: Tensor, runs: Tensor) -> dict[str, Tensor]:
-    """Read radii, means2d and depths off the projected records (layout: ``kernels/cpu/splats.h``)."""
-    drawn = runs[:, 1] > 0
-    smallest = torch.log2(torch.tensor(1 / 255, dtype=records.dtype))
-    # The ellipse Q <= t reaches sqrt(t·c/det) along x and sqrt(t·a/det) along y.
-    widest = torch.maximum(-records[:, 2], -records[:, 4])
-    radii = ((records[:, 5] - smallest) * widest / records[:, 7]).sqrt().ceil().clamp(1, 2**30)
-    return {
-        "radii": torch.where(drawn, radii, 0).int(),
-        "means2d": torch.where(drawn[:, None], records[:, :2], 0),
-        "depths": torch.where(drawn, records[:, _RECORD_DEPTH], 0),
-    }
+class _Meta(dict[str, Any]):
+    """The metadata, of which what is rarely asked for is computed when it is."""
+
+    def __init__(self, views: list[tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self._views = views
+
+    def __missing__(self, name: str) -> Tensor:
+        """Read radii, means2d or depths off the projected records (layout: ``kernels/cpu/splats.h``)."""
+        parts = []
+        for records, runs in self._views:
+            u, v, a, _, c, lo, depth, det = records[:, :8].unbind(1)
+            if name == "radii":
+                # The ellipse Q <= t reaches √(t·c/det) along x and √(t·a/det) along y.
+                value = ((lo + LOG2_255) * torch.maximum(-a, -c) / det).sqrt().ceil().clamp(1, 2**30)
+            elif name == "means2d":
+                value = torch.stack([u, v], dim=1)
+            elif name == "depths":
+                value = depth
+            else:
+                raise KeyError(name)
+            drawn = runs[:, 1] > 0
+            value = torch.where(drawn if value.ndim == 1 else drawn[:, None], value, 0)
+            parts.append(value.int() if name == "radii" else value)
+        self[name] = torch.stack(parts)
+        return self[name]
 
 
 # One camera. The last four outputs are what the backward pass needs: projected splats (N, stride), each splat's run of

@@ -4,32 +4,47 @@
 #include "project.h"
 #include "spherical_harmonics.h"
 
-#include <new>
-
 namespace ISA {
 
 constexpr int chunk = 1024;  // splats a task; also the unit in which the camera's gradient is summed, for determinism
 
-void project_chunk(const Camera& cam, const SplatScene& s, SplatState& state, int64_t first, int64_t last) {
-    const int stride = record_stride(s.channels());
+void project_chunk(const Camera& cam, const SplatScene& s, SplatState& state, Box* boxes, int64_t first, int64_t last) {
+    const int stride = record_stride(s.channels()), channels = s.channels();
+    const float half = 0.5f * log2e;
     for (int64_t i = first; i < last; i += W) {
         const int lanes = int(last - i < W ? last - i : W);
         const Projected o = project(cam, s, load_splats(s, i, lanes));
-        const Vf half = splat(0.5f * log2e);
-        Vf fields[8] = {o.u, o.v, -half * o.c * o.inv_det, 2.0f * half * o.raw_b * o.inv_det, -half * o.a * o.inv_det,
-                        o.opacity, o.m[2], half * half * o.inv_det};
-        float columns[8][W];
-        for (int f = 0; f < 8; ++f) store(columns[f], fields[f]);
+        const Vf A = -half * o.c * o.inv_det, B = 2.0f * half * o.raw_b * o.inv_det, C = -half * o.a * o.inv_det;
+        const Vf lo = log2(max(o.opacity, splat(smallest_alpha))), det = half * half * o.inv_det;
+        const Ellipse<Vf> e(o.u, o.v, A, B, C, lo, det);
+        Vf x0, x1, y0, y1;
+        centres(o.u - e.half_x, o.u + e.half_x, 0, float(s.width - 1), x0, x1);
+        centres(o.v - e.half_y, o.v + e.half_y, 0, float(s.height - 1), y0, y1);
+        const Mask drawn = both(o.visible, both(ge(x1, x0), ge(y1, y0)));
+        // Its columns of tiles in its first and last row of tiles.
+        const Vf first_row = floor(y0 * (1.0f / tile)), last_row = floor(y1 * (1.0f / tile));
+        alignas(64) float box[6][W];
+        store(box[0], first_row);
+        store(box[1], last_row);
+        for (int end = 0; end < 2; ++end) {
+            const Vf y = (end ? last_row : first_row) * float(tile) + 0.5f - o.v;
+            Vf left, right;
+            e.columns(y, y + float(tile - 1), left, right);
+            left = min(max(left - (0.5f + slack), x0), x1);
+            right = max(min(right - (0.5f - slack), x1), left);
+            store(box[2 + 2 * end], floor(left * (1.0f / tile)));
+            store(box[3 + 2 * end], floor(right * (1.0f / tile)));
+        }
+        const Vf fields[8] = {o.u, o.v, A, B, C, lo, o.m[2], det};
+        if (lanes == W)
+            store8(fields, state.records + i * stride, stride);
+        else
+            for (int l = 0; l < lanes; ++l)
+                for (int k = 0; k < 8; ++k) state.records[(i + l) * stride + k] = fields[k][l];
         for (int l = 0; l < lanes; ++l) {
             float* r = state.records + (i + l) * stride;
-            for (int f = 0; f < 8; ++f) r[f] = columns[f][l];
-            bool visible = lane(o.visible, l);
             float* to = r + record::channels;
-            if (visible) {
-                r[record::lo] = __builtin_log2f(r[record::lo]);
-                const Ellipse e(r);
-                visible = !Range(e.v - e.half_y, e.v + e.half_y, 0, s.height - 1).empty() && !Range(e.u - e.half_x, e.u + e.half_x, 0, s.width - 1).empty();
-            }
+            bool visible = lane(drawn, l);
             if (visible) {
                 if (s.sh_degree >= 0)
                     sh_color(s.sh_degree, s.means + 3 * (i + l), cam.centre, s.colors + (i + l) * 3 * s.sh_coefficients, to);
@@ -37,14 +52,18 @@ void project_chunk(const Camera& cam, const SplatScene& s, SplatState& state, in
                     for (int c = 0; c < s.color_channels; ++c) to[c] = s.colors[(i + l) * s.color_channels + c];
                 for (int c = 0; c < s.feature_channels; ++c) to[s.color_channels + c] = s.features[(i + l) * s.feature_channels + c];
                 float size = 0;
-                for (int c = 0; c < s.channels(); ++c) size += to[c] < 0 ? -to[c] : to[c];
+                for (int c = 0; c < channels; ++c) size += to[c] < 0 ? -to[c] : to[c];
                 visible = size < finite;
+                for (int c = channels; c < stride - record::channels; ++c) to[c] = 0;
             }
-            if (!visible) {
-                for (int f = 0; f < stride; ++f) r[f] = 0;
-                r[record::lo] = -__builtin_inff();
-            } else
-                for (int c = s.channels(); c < stride - record::channels; ++c) to[c] = 0;
+            if (visible) {
+                uint16_t* b = &boxes[i + l].y0;
+                for (int k = 0; k < 6; ++k) b[k] = uint16_t(box[k][l]);
+            } else {
+                std::memset(r, 0, sizeof(float) * size_t(stride));
+                boxes[i + l] = {1, 0, 0, 0, 0, 0};
+            }
+            state.runs[2 * (i + l)] = state.runs[2 * (i + l) + 1] = 0;
         }
     }
 }
@@ -60,6 +79,7 @@ void blend(const SplatScene& s, const SplatState& state, const SplatImages& out)
     const int tiles = s.tiles_x() * s.tiles_y();
     with_channels(s.channels(), [&]<int CH>() {
         each(tiles, s.threads, [&](int t) {
+            if (!state.rows_known) find_rows(s, state, t);
             if (out.median) blend_tile<CH, true>(s, state, out, t);
             else blend_tile<CH, false>(s, state, out, t);
         });
@@ -68,11 +88,12 @@ void blend(const SplatScene& s, const SplatState& state, const SplatImages& out)
 
 void forward(const SplatScene& s, SplatState& state, const SplatImages& out, AllocatePairs allocate, void* context) {
     const Camera cam(s);
+    Buffer boxes(sizeof(Box) * size_t(s.n + 1));
     each(int((s.n + chunk - 1) / chunk), s.threads, [&](int task) {
         const int64_t first = int64_t(task) * chunk;
-        project_chunk(cam, s, state, first, first + chunk < s.n ? first + chunk : s.n);
+        project_chunk(cam, s, state, boxes.as<Box>(), first, first + chunk < s.n ? first + chunk : s.n);
     });
-    if (!make_pairs(s, state, allocate, context)) throw std::bad_alloc();
+    make_pairs(s, state, boxes.as<Box>(), allocate, context);
     blend(s, state, out);
 }
 

@@ -122,6 +122,7 @@ SplatState saved(In<float> records, In<int32_t> runs, In<int32_t> tile_start, In
     state.tile_start = reinterpret_cast<uint32_t*>(const_cast<int32_t*>(tile_start.data()));
     state.pairs = reinterpret_cast<uint32_t*>(const_cast<int32_t*>(pairs.data()));
     state.n_pairs = int64_t(pairs.shape(1));
+    state.rows_known = true;
     state.places = state.pairs + state.n_pairs;
     return state;
 }

@@ -6,8 +6,6 @@
 // a counting sort by tile over contiguous chunks of that order keeps it, for any number of threads.
 #pragma once
 
-#include <cstdlib>
-
 #include "buffers.h"
 #include "pool.h"
 #include "simd.h"
@@ -20,47 +18,52 @@ template <class F> inline void each(int tasks, int threads, F&& f) {
     parallel_for(tasks, threads, [](void* c, int task) { (*static_cast<F*>(c))(task); }, &f);
 }
 
-constexpr float slack = 1e-3f;  // pixels; the blend's own rounding must never find a pixel that the bounds missed
+constexpr float slack = 1e-3f;  // pixels: the blend's own rounding must never find a pixel that the bounds missed
 
-/// The ellipse of a record, and the point where it reaches farthest right (ys) and farthest down (xs).
-struct Ellipse {
-    float u, v, a, b, c, t, det, half_x, half_y, xs, ys;
+/// Tiles that a splat touches: rows y0 to y1, and which columns in the first and in the last of them. Most splats have
+/// no other rows, so these are found W splats at a time. None if y0 > y1.
+struct Box {
+    uint16_t y0, y1, first0, first1, last0, last1;
+};
 
-    explicit Ellipse(const float* r)
-        : u(r[record::u]), v(r[record::v]), a(-r[record::A]), b(-0.5f * r[record::B]), c(-r[record::C]),
-          t(r[record::lo] - log2_smallest_alpha), det(r[record::det]) {
-        half_x = bounded(__builtin_sqrtf(t * c / det));
-        half_y = bounded(__builtin_sqrtf(t * a / det));
+/// The ellipse of a record, and the points where it reaches furthest right (at y = ys) and furthest down (at x = xs).
+template <class F> struct Ellipse {
+    F u, v, a, b, c, t, det, half_x, half_y, xs, ys;
+
+    Ellipse(F u_, F v_, F A, F B, F C, F lo, F det_)
+        : u(u_), v(v_), a(-A), b(-0.5f * B), c(-C), t(lo - log2_smallest_alpha), det(det_) {
+        half_x = root(t * c / det);
+        half_y = root(t * a / det);
         xs = -b / a * half_y;
         ys = -b / c * half_x;
     }
-    static float bounded(float x) { return x < 1e8f ? x : 1e8f; }
-    static float clamp(float x, float lo, float hi) { return min(max(x, lo), hi); }
-    /// Half the length of the chord at y = yc (times a), or at x = xc (times c).
-    float chord(float k, float at) const { return __builtin_sqrtf(max(0.0f, k * t - det * at * at)); }
-};
+    static float root(float x) { return __builtin_sqrtf(x < 1e16f ? x : 1e16f); }
+    static Vf root(Vf x) { return sqrt(min(x, splat(1e16f))); }
+    static float from_below(float x) { return x > 0 ? x : 0; }
+    static Vf from_below(Vf x) { return max(x, splat(0.0f)); }
 
-/// Pixels whose centres lie in [lo, hi], cut to [first, last]; empty if .lo > .hi.
-struct Range {
-    int lo, hi;
-    Range(float low, float high, int first, int last) {
-        const float l = max(low - 0.5f - slack, float(first)), h = min(high - 0.5f + slack, float(last));
-        lo = l <= float(last) ? int(__builtin_ceilf(l)) : last + 1;
-        hi = h >= float(first) ? int(__builtin_floorf(h)) : first - 1;
+    /// Leftmost and rightmost points within the rows [y0, y1] (relative to v): the ellipse cut by a band is convex, so
+    /// each lies where the whole ellipse's does, or at the border next to that.
+    void columns(F y0, F y1, F& left, F& right) const {
+        const F yl = min(max(-ys, y0), y1), yr = min(max(ys, y0), y1);
+        left = u + (-b * yl - root(from_below(a * t - det * yl * yl))) / a;
+        right = u + (-b * yr + root(from_below(a * t - det * yr * yr))) / a;
     }
-    bool empty() const { return lo > hi; }
+    void rows(F x0, F x1, F& top, F& bottom) const {
+        const F xu = min(max(-xs, x0), x1), xd = min(max(xs, x0), x1);
+        top = v + (-b * xu - root(from_below(c * t - det * xu * xu))) / c;
+        bottom = v + (-b * xd + root(from_below(c * t - det * xd * xd))) / c;
+    }
 };
 
-inline Range columns(const Ellipse& e, int row0, int row1, int width) {
-    const float y0 = float(row0) + 0.5f - e.v, y1 = float(row1) + 0.5f - e.v;
-    const float yr = Ellipse::clamp(e.ys, y0, y1), yl = Ellipse::clamp(-e.ys, y0, y1);
-    return Range(e.u + (-e.b * yl - e.chord(e.a, yl)) / e.a, e.u + (-e.b * yr + e.chord(e.a, yr)) / e.a, 0, width - 1);
+inline Ellipse<float> ellipse(const float* r) {
+    return {r[record::u], r[record::v], r[record::A], r[record::B], r[record::C], r[record::lo], r[record::det]};
 }
 
-inline Range rows(const Ellipse& e, int column0, int column1, int row0, int row1) {
-    const float x0 = float(column0) + 0.5f - e.u, x1 = float(column1) + 0.5f - e.u;
-    const float xd = Ellipse::clamp(e.xs, x0, x1), xu = Ellipse::clamp(-e.xs, x0, x1);
-    return Range(e.v + (-e.b * xu - e.chord(e.c, xu)) / e.c, e.v + (-e.b * xd + e.chord(e.c, xd)) / e.c, row0, row1);
+/// First and last pixel whose centres lie in [low, high], cut to [first, last]; empty where out_lo > out_hi.
+inline void centres(Vf low, Vf high, float first, float last, Vf& out_lo, Vf& out_hi) {
+    out_lo = max(ceil(min(low - (0.5f + slack), splat(last + 1))), splat(first));
+    out_hi = min(floor(max(high - (0.5f - slack), splat(first - 1))), splat(last));
 }
 
 /// Stable least-significant-digit radix sort of `n` keys by their upper 32 bits (positive floats). Sorted keys end in
@@ -106,25 +109,29 @@ struct Span {
     uint16_t row, first, last;
 };
 
-/// A growing array of spans; malloc'ed, so that no template of the library is instantiated here.
+/// A growing array of spans in kept memory.
 struct Spans {
     Span* data = nullptr;
     size_t size = 0, room = 0;
-    ~Spans() { std::free(data); }
-    bool push(Span s) {
+    ~Spans() {
+        if (data) release(data);
+    }
+    void push(Span s) {
         if (size == room) {
-            room = room ? 2 * room : 4096;
-            void* grown = std::realloc(data, room * sizeof(Span));
-            if (!grown) return false;
-            data = static_cast<Span*>(grown);
+            room = room ? 2 * room : 16384;
+            Span* grown = static_cast<Span*>(acquire(room * sizeof(Span)));
+            if (data) {
+                std::memcpy(grown, data, size * sizeof(Span));
+                release(data);
+            }
+            data = grown;
         }
         data[size++] = s;
-        return true;
     }
 };
 
-/// Fill runs, tile_start, pairs and places from the records. False when memory ran out.
-inline bool make_pairs(const SplatScene& s, SplatState& state, AllocatePairs allocate, void* context) {
+/// Fill runs, tile_start, pairs and places from the records and their boxes.
+inline void make_pairs(const SplatScene& s, SplatState& state, const Box* boxes, AllocatePairs allocate, void* context) {
     const int stride = record_stride(s.channels()), tiles_x = s.tiles_x(), tiles = tiles_x * s.tiles_y();
     constexpr int most_chunks = 64;
     const int chunks = max(1, min(most_chunks, s.threads));
@@ -134,12 +141,10 @@ inline bool make_pairs(const SplatScene& s, SplatState& state, AllocatePairs all
     uint64_t* keys = keys_block.as<uint64_t>();
     int64_t n = 0;
     for (int64_t i = 0; i < s.n; ++i) {
-        const float* r = state.records + i * stride;
-        state.runs[2 * i] = state.runs[2 * i + 1] = 0;
         uint32_t depth;
-        std::memcpy(&depth, r + record::depth, 4);
+        std::memcpy(&depth, state.records + i * stride + record::depth, 4);
         keys[n] = uint64_t(depth) << 32 | uint64_t(i);
-        n += r[record::lo] >= log2_smallest_alpha;
+        n += boxes[i].y0 <= boxes[i].y1;
     }
     keys = radix_sort(keys, keys + s.n + 1, n, chunks, s.threads);
     auto from = [&](int chunk) { return n * chunk / chunks; };
@@ -148,34 +153,38 @@ inline bool make_pairs(const SplatScene& s, SplatState& state, AllocatePairs all
     uint32_t* counts = counts_block.as<uint32_t>();
     Spans spans[most_chunks];
     int64_t chunk_pairs[most_chunks];
-    bool enough = true;
     each(chunks, s.threads, [&](int chunk) {
         uint32_t* count = counts + size_t(chunk) * size_t(tiles);
         std::memset(count, 0, sizeof(uint32_t) * size_t(tiles));
         int64_t pairs = 0;
         for (int64_t k = from(chunk); k < from(chunk + 1); ++k) {
-            if (k + 8 < n) __builtin_prefetch(state.records + int64_t(uint32_t(keys[k + 8])) * stride);
+            if (k + 16 < n) __builtin_prefetch(boxes + uint32_t(keys[k + 16]));
             const uint32_t splat = uint32_t(keys[k]);
-            const Ellipse e(state.records + int64_t(splat) * stride);
-            const Range all(e.v - e.half_y, e.v + e.half_y, 0, s.height - 1);
-            if (all.empty()) continue;
-            int64_t touched = 0;
-            for (int row = all.lo / tile; row <= all.hi / tile; ++row) {
-                const Range x = columns(e, max(all.lo, row * tile), min(all.hi, row * tile + tile - 1), s.width);
-                if (x.empty()) continue;
-                const int first = x.lo / tile, last = x.hi / tile;
-                if (!spans[chunk].push({splat, uint16_t(row), uint16_t(first), uint16_t(last)})) enough = false;
+            const Box box = boxes[splat];
+            const int64_t before = pairs;
+            auto touch = [&](int row, int first, int last) {
+                spans[chunk].push({splat, uint16_t(row), uint16_t(first), uint16_t(last)});
                 for (int column = first; column <= last; ++column) ++count[row * tiles_x + column];
-                touched += last - first + 1;
+                pairs += last - first + 1;
+            };
+            touch(box.y0, box.first0, box.first1);
+            if (box.y1 > box.y0 + 1) {
+                const Ellipse<float> e = ellipse(state.records + int64_t(splat) * stride);
+                for (int row = box.y0 + 1; row < box.y1; ++row) {
+                    const float y = float(row * tile) + 0.5f - e.v;
+                    float left, right;
+                    e.columns(y, y + float(tile - 1), left, right);
+                    left = max(left - (0.5f + slack), 0.0f);
+                    right = min(right - (0.5f - slack), float(s.width - 1));
+                    if (left <= right) touch(row, int(left) / tile, int(right) / tile);
+                }
             }
-            state.runs[2 * int64_t(splat)] = uint32_t(pairs);  // within the chunk, for now
-            state.runs[2 * int64_t(splat) + 1] = uint32_t(touched);
-            pairs += touched;
+            if (box.y1 > box.y0) touch(box.y1, box.last0, box.last1);
+            state.runs[2 * int64_t(splat)] = uint32_t(before);  // within the chunk, for now
+            state.runs[2 * int64_t(splat) + 1] = uint32_t(pairs - before);
         }
         chunk_pairs[chunk] = pairs;
     });
-    if (!enough) return false;
-
     int64_t total = 0;
     for (int chunk = 0; chunk < chunks; ++chunk) {
         const int64_t here = chunk_pairs[chunk];
@@ -198,23 +207,48 @@ inline bool make_pairs(const SplatScene& s, SplatState& state, AllocatePairs all
     each(chunks, s.threads, [&](int chunk) {
         uint32_t* at = counts + size_t(chunk) * size_t(tiles);
         uint32_t* place = state.places + chunk_pairs[chunk];
-        for (int64_t k = from(chunk); k < from(chunk + 1); ++k)
-            state.runs[2 * int64_t(uint32_t(keys[k]))] += uint32_t(chunk_pairs[chunk]);
+        if (chunk > 0)
+            for (int64_t k = from(chunk); k < from(chunk + 1); ++k) state.runs[2 * int64_t(uint32_t(keys[k]))] += uint32_t(chunk_pairs[chunk]);
         for (size_t k = 0; k < spans[chunk].size; ++k) {
             const Span span = spans[chunk].data[k];
-            const Ellipse e(state.records + int64_t(span.splat) * stride);
-            const int row0 = span.row * tile, row1 = min(s.height, row0 + tile) - 1;
             for (int column = span.first; column <= span.last; ++column) {
-                const Range y = rows(e, column * tile, min(s.width, column * tile + tile) - 1, row0, row1);
-                // A pair between two rows of pixel centres keeps one row, where the blend finds nothing.
-                const uint32_t lo = uint32_t(min(y.lo, row1) - row0), hi = uint32_t(max(y.hi, row0) - row0);
                 const uint32_t where = at[span.row * tiles_x + column]++;
-                state.pairs[where] = span.splat | (lo < hi ? lo : hi) << 24 | hi << 28;
+                state.pairs[where] = span.splat;
                 *place++ = where;
             }
         }
     });
-    return true;
+}
+
+/// Add to each pair of a tile the rows that its splat covers there. Done just before the tile is blended: it brings the
+/// records into the cache that the blend needs next.
+inline void find_rows(const SplatScene& s, const SplatState& state, int index) {
+    const int stride = record_stride(s.channels());
+    const int x0 = index % s.tiles_x() * tile, y0 = index / s.tiles_x() * tile;
+    const int columns = min(tile, s.width - x0), rows = min(tile, s.height - y0);
+    const uint32_t end = state.tile_start[index + 1];
+    for (uint32_t k = state.tile_start[index]; k < end; k += W) {
+        const int lanes = min(W, int(end - k));
+        const float* rows_of[W];
+        for (int l = 0; l < W; ++l) {
+            const uint32_t here = k + uint32_t(l), ahead = here + W;
+            if (ahead < end) __builtin_prefetch(state.records + size_t(state.pairs[ahead]) * stride);
+            rows_of[l] = state.records + size_t(state.pairs[here < end ? here : k]) * stride;
+        }
+        Vf f[8];
+        load8(rows_of, f);
+        const Ellipse<Vf> e(f[record::u] - float(x0), f[record::v] - float(y0), f[record::A], f[record::B], f[record::C], f[record::lo], f[record::det]);
+        Vf top, bottom, first, last;
+        e.rows(0.5f - e.u, float(columns) - 0.5f - e.u, top, bottom);
+        centres(top, bottom, 0, float(rows - 1), first, last);
+        // A pair between two rows of pixel centres keeps one, where the blend finds nothing.
+        first = min(first, splat(float(rows - 1)));
+        last = max(last, first);
+        const Vi packed = __builtin_convertvector(first, Vi) << 24 | __builtin_convertvector(last, Vi) << 28;
+        int32_t bits[W];
+        std::memcpy(bits, &packed, sizeof bits);
+        for (int l = 0; l < lanes; ++l) state.pairs[k + uint32_t(l)] |= uint32_t(bits[l]);
+    }
 }
 
 }  // namespace ISA

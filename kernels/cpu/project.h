@@ -45,8 +45,12 @@ struct Splats {
 
 template <int C> inline void transpose_in(const float* from, int lanes, Vf* to) {
     float t[C][W] = {};
-    for (int i = 0; i < lanes; ++i)
-        for (int c = 0; c < C; ++c) t[c][i] = from[C * i + c];
+    if (lanes == W)  // a count the compiler knows
+        for (int i = 0; i < W; ++i)
+            for (int c = 0; c < C; ++c) t[c][i] = from[C * i + c];
+    else
+        for (int i = 0; i < lanes; ++i)
+            for (int c = 0; c < C; ++c) t[c][i] = from[C * i + c];
     for (int c = 0; c < C; ++c) to[c] = load(t[c]);
 }
 

@@ -63,8 +63,24 @@ inline Vf load(const float* p) {
     return v;
 }
 inline void store(float* p, Vf v) { std::memcpy(p, &v, sizeof v); }
+/// The second operand where either is NaN, as in SSE.
+#if defined(__AVX512F__)
+inline Vf min(Vf a, Vf b) { return _mm512_min_ps(a, b); }
+inline Vf max(Vf a, Vf b) { return _mm512_max_ps(a, b); }
+inline Vf floor(Vf a) { return _mm512_floor_ps(a); }
+#elif defined(__AVX2__)
+inline Vf min(Vf a, Vf b) { return _mm256_min_ps(a, b); }
+inline Vf max(Vf a, Vf b) { return _mm256_max_ps(a, b); }
+inline Vf floor(Vf a) { return _mm256_floor_ps(a); }
+#else
 inline Vf min(Vf a, Vf b) { return select(lt(a, b), a, b); }
-inline Vf max(Vf a, Vf b) { return select(lt(a, b), b, a); }
+inline Vf max(Vf a, Vf b) { return select(lt(b, a), a, b); }
+inline Vf floor(Vf a) {
+    for (int i = 0; i < W; ++i) a[i] = __builtin_floorf(a[i]);
+    return a;
+}
+#endif
+inline Vf ceil(Vf a) { return -floor(-a); }
 inline float min(float a, float b) { return a < b ? a : b; }
 inline float max(float a, float b) { return a < b ? b : a; }
 inline int min(int a, int b) { return a < b ? a : b; }
@@ -102,19 +118,40 @@ inline Vf reciprocal(Vf a) {
 }
 
 /// 2^x for -126 < x < 128, relative error below 3e-7; outside, any value but no trap (callers mask it away).
-/// Rounding by adding 1.5·2^23 leaves the integer in the low mantissa bits, ready to be shifted into the exponent.
 inline Vf exp2(Vf x) {
+    // Minimax polynomials of degree 5, relative error 7.5e-8.
+#if defined(__AVX512F__)
+    const Vf f = _mm512_reduce_ps(x, 0x01);  // x - floor(x)
+    Vf p = splat(1.8775767e-3f);
+    p = p * f + 8.9893406e-3f;
+    p = p * f + 5.5826318e-2f;
+    p = p * f + 2.4015361e-1f;
+    p = p * f + 6.9315308e-1f;
+    p = p * f + 9.9999994e-1f;
+    return _mm512_scalef_ps(p, x);  // p 2^floor(x)
+#else
+    // Rounding by adding 1.5·2^23 leaves the integer in the low mantissa bits, ready to be shifted into the exponent.
     const Vf magic = splat(12582912.0f);
-    Vf t = x + magic;
-    Vf f = x - (t - magic);
-    // Minimax polynomial of 2^f on [-0.5, 0.5].
-    Vf p = splat(1.3398874e-3f);
-    p = p * f + 9.6184373e-3f;
-    p = p * f + 5.5503323e-2f;
-    p = p * f + 2.4022650e-1f;
-    p = p * f + 6.9314718e-1f;
-    p = p * f + 1.0f;
+    const Vf t = x + magic;
+    const Vf f = x - (t - magic);
+    Vf p = splat(1.3276472e-3f);
+    p = p * f + 9.6755419e-3f;
+    p = p * f + 5.5507131e-2f;
+    p = p * f + 2.4022120e-1f;
+    p = p * f + 6.9314694e-1f;
+    p = p * f + 1.0000001f;
     return (Vf)((Vi)p + ((Vi)t << 23));
+#endif
+}
+
+/// log2 of a positive normal number, relative error of the result about 1e-7: with m in [√½, √2) and s = (m-1)/(m+1),
+/// log2 m = 2/ln 2 · (s + s³/3 + s⁵/5 + …).
+inline Vf log2(Vf a) {
+    const Vi bits = (Vi)a, exponent = ((bits - 0x3f3504f3) >> 23);
+    const Vf m = (Vf)(bits - (exponent << 23));
+    const Vf s = (m - 1.0f) / (m + 1.0f), s2 = s * s;
+    const Vf series = 2.88539008f + s2 * (0.96179669f + s2 * (0.57707802f + s2 * (0.41219859f + s2 * 0.32059890f)));
+    return __builtin_convertvector(exponent, Vf) + s * series;
 }
 
 inline float sum(Vf v) {
@@ -123,6 +160,67 @@ inline float sum(Vf v) {
     for (int n = W / 2; n > 0; n /= 2)
         for (int i = 0; i < n; ++i) s[i] += s[i + n];
     return s[0];
+}
+
+#if defined(__AVX2__)
+/// Transpose the 8x8 matrix whose rows are r.
+inline void transpose(__m256 r[8]) {
+    __m256 t[8];
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+        t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; ++j) {
+            r[i + 2 * j] = _mm256_shuffle_ps(t[i + j], t[i + j + 2], 0x44);
+            r[i + 2 * j + 1] = _mm256_shuffle_ps(t[i + j], t[i + j + 2], 0xee);
+        }
+    for (int i = 0; i < 4; ++i) {
+        t[i] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
+        t[i + 4] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
+    }
+    for (int i = 0; i < 8; ++i) r[i] = t[i];
+}
+#endif
+
+/// out[k] = element k of each of the W rows of 8 floats.
+inline void load8(const float* const rows[W], Vf out[8]) {
+#if defined(__AVX2__)
+    __m256 half[W / 8][8];
+    for (int h = 0; h < W / 8; ++h) {
+        for (int i = 0; i < 8; ++i) half[h][i] = _mm256_loadu_ps(rows[8 * h + i]);
+        transpose(half[h]);
+    }
+    for (int k = 0; k < 8; ++k)
+#if defined(__AVX512F__)
+        out[k] = _mm512_insertf32x8(_mm512_castps256_ps512(half[0][k]), half[1][k], 1);
+#else
+        out[k] = half[0][k];
+#endif
+#else
+    for (int k = 0; k < 8; ++k)
+        for (int i = 0; i < W; ++i) out[k][i] = rows[i][k];
+#endif
+}
+
+/// The reverse: W rows of 8 floats, `stride` apart, from 8 vectors.
+inline void store8(const Vf in[8], float* rows, int stride) {
+#if defined(__AVX2__)
+    for (int h = 0; h < W / 8; ++h) {
+        __m256 half[8];
+        for (int k = 0; k < 8; ++k)
+#if defined(__AVX512F__)
+            half[k] = h ? _mm512_extractf32x8_ps(in[k], 1) : _mm512_castps512_ps256(in[k]);
+#else
+            half[k] = in[k];
+#endif
+        transpose(half);
+        for (int i = 0; i < 8; ++i) _mm256_storeu_ps(rows + (8 * h + i) * stride, half[i]);
+    }
+#else
+    for (int i = 0; i < W; ++i)
+        for (int k = 0; k < 8; ++k) rows[i * stride + k] = in[k][i];
+#endif
 }
 
 /// out[0..3] = the lane sums of a, b, c, d.

@@ -42,7 +42,7 @@ struct SplatScene {
 };
 
 /// A projected splat: eight fields, then its channels. The exponent of alpha at an offset (dx, dy) from the centre is
-/// log2 alpha = lo + A dx² + B dx dy + C dy²; lo = -inf marks a culled splat.
+/// log2 alpha = lo + A dx² + B dx dy + C dy²; det = A C - (B/2)², exact for needles. A culled splat is all zero.
 namespace record {
 enum { u, v, A, B, C, lo, depth, det, channels };
 }
@@ -57,6 +57,7 @@ struct SplatState {
     uint32_t* pairs = nullptr;         // (P): splat | first row << 24 | last row << 28, front to back in each tile
     uint32_t* places = nullptr;        // (P): where each splat's pairs are, grouped by splat
     int64_t n_pairs = 0;
+    bool rows_known = false;           // the pairs' rows are filled in (by the forward pass)
 };
 
 struct SplatImages {

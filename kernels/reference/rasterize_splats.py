@@ -125,9 +125,13 @@ def rasterize_splats(
         background = None if backgrounds is None else backgrounds[i]
         mask = None if masks is None else masks[i]
         renders.append(_render(splats, camera, sh_degree, background, mask, render_mode))
-    join = torch.stack if len(set(sizes)) == 1 else list
     images, alphas, metas = zip(*renders, strict=True)
-    return join(images), join(alphas), {name: join([meta[name] for meta in metas]) for name in metas[0]}
+    meta = {name: _join([meta[name] for meta in metas]) for name in metas[0]}
+    return _join(images), _join(alphas), meta
+
+
+def _join(parts: Sequence[Tensor]) -> Tensor | list[Tensor]:
+    return torch.stack(list(parts)) if len({part.shape for part in parts}) == 1 else list(parts)
 
 
 def _render(
@@ -153,7 +157,7 @@ def _render(
     )
     if background is not None:
         image = image + (1 - alpha) * background
-    meta = _meta(prints, index, splats.means.shape[0])
+    meta = _meta(prints, index, camera, splats.means.shape[0])
     if mode == "RGB":
         return image, alpha, meta
     meta |= {"median_depths": median, "normals": normal}
@@ -253,17 +257,20 @@ def _colors_towards(splats: Splats, camera: Camera, sh_degree: int) -> Tensor:
     return (spherical_harmonics(sh_degree, splats.means - centre, splats.colors) + 0.5).clamp(min=0)
 
 
-def _meta(prints: Footprints, index: Tensor, count: int) -> dict[str, Tensor]:
-    """Spread what is known of the drawn splats over all of them, zero where culled."""
+def _meta(prints: Footprints, index: Tensor, camera: Camera, count: int) -> dict[str, Tensor]:
+    """Spread what is known of the splats over all of them, zero where culled or outside the image; no gradients."""
+    # o exp(−½ dᵀ Σ₂⁻¹ d) ≥ 1/255 is an ellipse whose bounding box reaches √(2 ln(255 o) Σ₂_kk) along axis k.
     with torch.no_grad():
-        # o exp(−½ dᵀ Σ₂⁻¹ d) ≥ 1/255 is an ellipse whose bounding box reaches √(2 ln(255 o) Σ₂_kk) along axis k.
-        widest = prints.covariances[:, [0, 2]].amax(dim=-1)
-        radii = (2 * torch.log(prints.opacities / LEAST_ALPHA) * widest).sqrt().ceil().clamp(1, 2**30).int()
-    return {
-        "radii": radii.new_zeros(count).index_copy(0, index, radii),
-        "means2d": prints.means2d.new_zeros(count, 2).index_copy(0, index, prints.means2d),
-        "depths": prints.depths.new_zeros(count).index_copy(0, index, prints.depths),
-    }
+        reach = (2 * torch.log(prints.opacities / LEAST_ALPHA)[:, None] * prints.covariances[:, [0, 2]]).sqrt()
+        last = prints.means2d.new_tensor([camera.width, camera.height]) - 0.5
+        inside = ((prints.means2d + reach >= 0.5) & (prints.means2d - reach <= last)).all(dim=1)
+        index, means2d, depths = index[inside], prints.means2d[inside], prints.depths[inside]
+        radii = reach[inside].amax(dim=1).ceil().clamp(1, 2**30).int()
+        return {
+            "radii": radii.new_zeros(count).index_copy(0, index, radii),
+            "means2d": means2d.new_zeros(count, 2).index_copy(0, index, means2d),
+            "depths": depths.new_zeros(count).index_copy(0, index, depths),
+        }
 
 
 def _clamp_to_view(tangent: Tensor, focal: Tensor, centre: Tensor, size: int) -> Tensor:
