@@ -110,7 +110,7 @@ def _parts(name: str) -> list[str]:
 
 def _check_total(path: Path, total: int, limit: int) -> None:
     if total > limit:
-        raise _too_large(path, f"({path.stat().st_size / 1e6:.1f} MB) unpacks to more than {limit / 1e9:.1f} GB")
+        raise _too_large(path, f"({path.stat().st_size / 1e6:.1f} MB) unpacks to more than {limit / 1e9:.2f} GB")
 
 
 def _too_large(path: Path, what: str) -> InputError:

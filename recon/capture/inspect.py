@@ -205,7 +205,7 @@ def _problems(
         problems.append("No photo tells its focal length (EXIF was removed): poses are less sure. Use the originals.")
     if blurry:
         problems.append(
-            f"Photos much blurrier than the others ({len(blurry)}): {listed(blurry)}. Take them out if others see the same."
+            f"Photos much blurrier than the others ({len(blurry)}): {listed(blurry)}. Leave them out if you can."
         )
     if len(sizes) > 1 and not capture.has_poses:
         problems.append(f"The photos have {len(sizes)} sizes: each counts as a camera of its own, which weakens poses.")

@@ -25,6 +25,8 @@ def resize_image(image: Array, width: int, height: int) -> Array:
 
 def resize_photo(photo: Photo, width: int, height: int) -> Photo:
     """Return ``photo`` resampled to ``width`` × ``height`` by area averaging (linear where that enlarges)."""
+    if photo.rgb.shape[:2] == (height, width):
+        return photo
     if photo.mask is None:
         return replace(photo, rgb=resize_image(photo.rgb, width, height))
     mask = resize_image(photo.mask, width, height)

@@ -169,7 +169,7 @@ def viewmat_of(matrix: Any) -> NDArray[np.float64]:
         raise ValueError("its matrix is not finite")
     u, sizes, vt = np.linalg.svd(pose[:3, :3])
     if sizes[2] < 1e-9 or sizes[0] > 1.02 * sizes[2]:
-        raise ValueError("its matrix is singular" if sizes[2] < 1e-6 * sizes[0] else "its matrix is not a rotation")
+        raise ValueError("its matrix is singular" if sizes[2] <= 1e-6 * sizes[0] else "its matrix is not a rotation")
     rotation = u @ vt
     if np.linalg.det(rotation) < 0:
         raise ValueError("its matrix is a reflection")

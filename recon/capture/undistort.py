@@ -23,6 +23,7 @@ from recon.capture.resize import unpremultiplied
 from recon.errors import InputError
 
 MAX_TANGENT = math.tan(math.radians(60))
+_PINHOLE_AT_ZERO = frozenset({"SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV"})
 _STEP = 4  # the map is computed on every 4th pixel and is linear between: off by under 0.01 pixels for real lenses
 _STRIP = 64  # nodes; the map of a whole photo would need more memory than the photo
 
@@ -78,7 +79,8 @@ class Lens:
     @property
     def is_pinhole(self) -> bool:
         """Whether there is no distortion to remove."""
-        return bool(self.camera().is_undistorted())
+        # pycolmap's is_undistorted alone says the same of a fisheye whose coefficients are 0.
+        return self.model in _PINHOLE_AT_ZERO and bool(self.camera().is_undistorted())
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def pinhole_of(lens: Lens) -> Pinhole:
     """
     camera = lens.camera()
     fx, fy = camera.focal_length_x, camera.focal_length_y
-    if camera.is_undistorted():
+    if lens.is_pinhole:
         return Pinhole(fx, fy, camera.principal_point_x, camera.principal_point_y, lens.width, lens.height)
     left, right, top, bottom = _inner_rectangle(lens, camera)
     # Barrel distortion spreads the rim: keep the number of pixels instead of inventing some there.
