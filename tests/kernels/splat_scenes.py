@@ -152,7 +152,8 @@ def discontinuous_pixels(arguments: Arguments, noise: float) -> list[Tensor]:
     """Tell where rounding of relative size ``noise`` may change which splats contribute.
 
     There the image jumps, so neither two precisions nor finite differences agree: α at the cut of 1/255 or at the
-    clamp of 0.999, T at the stop of 1e-4 or at the median's ½, or two contributing splats at one depth.
+    clamp of 0.999, T at the stop of 1e-4 or at the median's ½, or two contributing splats at almost one depth (at
+    exactly one depth, their indices decide).
 
     Returns:
         A (H, W) bool tensor for each camera.
@@ -171,11 +172,13 @@ def discontinuous_pixels(arguments: Arguments, noise: float) -> list[Tensor]:
             (alphas / LEAST_ALPHA - 1).abs() < noise,
             (alphas / GREATEST_ALPHA - 1).abs() < noise,
             (behind / LEAST_TRANSMITTANCE - 1).abs() < 10 * noise,
-            (behind / 0.5 - 1).abs() < 10 * noise,
         ]
+        if arguments.get("render_mode", "RGB") != "RGB":
+            near.append((behind / 0.5 - 1).abs() < 10 * noise)
         bad = torch.stack(near).any(dim=0).any(dim=1)
         if len(index) > 1:
-            close = prints.depths.diff() < 1e-6 * prints.depths[1:]
+            gaps = prints.depths.diff() / prints.depths[1:]
+            close = (gaps > 0) & (gaps < 1e-6)
             bad |= ((weights[:, 1:] > 0) & (weights[:, :-1] > 0) & close).any(dim=1)
         found.append(bad.unflatten(0, (camera.height, camera.width)))
     return found

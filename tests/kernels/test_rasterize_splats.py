@@ -284,7 +284,8 @@ def test_cameras_of_different_sizes(rasterizer):
     assert [tuple(i.shape) for i in images] == [(13, 17, 2), (7, 9, 2)]
     assert [tuple(i.shape) for i in alphas] == [(13, 17, 1), (7, 9, 1)]
     assert [tuple(i.shape) for i in meta["normals"]] == [(13, 17, 3), (7, 9, 3)]
-    assert [tuple(i.shape) for i in meta["radii"]] == [(1,), (1,)]
+    assert [tuple(i.shape) for i in meta["median_depths"]] == [(13, 17, 1), (7, 9, 1)]
+    assert meta["radii"].tolist() == [[7], [7]]
     close(rasterizer, images[1], images[0][:7, :9])
 
 
