@@ -81,10 +81,10 @@ def inspect(arguments: argparse.Namespace) -> int:
     """``recon inspect``: what is in an input, what would go wrong, how long it may take."""
     import tempfile
 
-    from recon import capture
+    from recon.capture.inspect import inspect as look
 
     with tempfile.TemporaryDirectory(prefix="recon-") as workdir, _watched(Events()) as (events, _):
-        inspection = capture.inspect(arguments.input, events, Path(workdir))
+        inspection = look(arguments.input, events, Path(workdir))
     if arguments.json:
         _print_json(inspection.to_json())
     else:

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,22 +20,32 @@ PART = ".part-"
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Give a path to write to, which takes the place of ``path`` when the block ends well.
+    """Give a path to write a file or a folder to, which takes the place of ``path`` when the block ends well.
 
     The name keeps its suffixes, so writers that choose a format by them work. When the block raises, ``path`` is
-    as it was. Missing folders are made.
+    as it was. Missing parents are made. (Between an old folder and its successor there is an instant without either.)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(PART + path.name)
     try:
         yield part
         sync(part)
+        if part.is_dir():
+            remove(path)
         part.replace(path)
         sync(path.parent)
     except BaseException:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+        remove(part)
         raise
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder if it is there and can be deleted."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
@@ -81,9 +92,8 @@ def finite(value: Any) -> Any:
 
 def sweep(folder: Path) -> None:
     """Delete what crashed writers left anywhere under ``folder``."""
-    for part in folder.rglob(PART + "*"):
-        with suppress(OSError):
-            part.unlink()
+    for part in list(folder.rglob(PART + "*")):
+        remove(part)
 
 
 def explain(error: OSError, path: Path) -> ReconError | None:

@@ -120,7 +120,10 @@ class Context(Generic[C]):
 
     @contextmanager
     def export(self, name: str, path: str) -> Iterator[Path]:
-        """Give a path to write to, which becomes ``path`` in the job and ``name`` among the result's exports."""
+        """Give a path to write to, which becomes ``path`` in the job and ``name`` among the result's exports.
+
+        A file, or a folder that the block makes.
+        """
         with atomic(self.job.folder / path) as part:
             yield part
         self.record.exports[name] = path

@@ -151,9 +151,10 @@ def _run_stage(stage: Stage, context: Context[Any]) -> None:
     stage.run(context)
     context.stop_clock()
     record = context.record
-    files = {str(f.relative_to(job.folder)): f.stat().st_size for f in sorted(folder.rglob("*")) if f.is_file()}
-    files |= {path: (job.folder / path).stat().st_size for path in record.exports.values()}
-    write_json(folder / "done.json", {"key": context.key, **record.to_json(), "files": files})
+    made = [folder, *(job.folder / path for path in record.exports.values())]
+    files = [file for path in made for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    sizes = {str(file.relative_to(job.folder)): file.stat().st_size for file in files if file.is_file()}
+    write_json(folder / "done.json", {"key": context.key, **record.to_json(), "files": sizes})
     job.clear_checkpoint(stage.name)
     context.events.emit(StageFinished(stage=stage.name, seconds=record.seconds, metrics=record.metrics))
 

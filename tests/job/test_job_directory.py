@@ -100,15 +100,14 @@ def test_two_writers_are_one_too_many(tmp_path):
 
 def test_the_lock_dies_with_its_process(tmp_path):
     script = (
-        "import sys, pathlib; from recon.job import Job; from toy_pipeline import ToyConfig\n"
+        "import sys, pathlib; from recon.job import Job; from recon.config import Config\n"
         "out, here = pathlib.Path(sys.argv[1]), pathlib.Path('.')\n"
-        "job = Job.create(out, ToyConfig(), here, pipeline='toy', preset='fast')\n"
+        "job = Job.create(out, Config(), here, pipeline='toy', preset='fast')\n"
         "print('locked', flush=True); sys.stdin.read()\n"
     )
-    environment = {"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[2]}"}
     command = [sys.executable, "-c", script, str(tmp_path / "job")]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=Path(__file__).parents[2]) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "locked\n"
         with pytest.raises(InputError, match=str(process.pid)):
@@ -163,6 +162,28 @@ def test_atomic_keeps_the_old_file_when_the_new_one_fails(tmp_path):
     with pytest.raises(RuntimeError):
         fail()
     assert listing(tmp_path) == {"a.tar.gz": b"old"}
+
+
+def test_atomic_folders(tmp_path):
+    for number in (1, 2):
+        with atomic(tmp_path / "model") as part:
+            part.mkdir()
+            (part / f"{number}.txt").write_text("x")
+    assert set(listing(tmp_path)) == {"model/2.txt"}
+
+    def fail() -> None:
+        with atomic(tmp_path / "model") as part:
+            part.mkdir()
+            (part / "3.txt").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert set(listing(tmp_path)) == {"model/2.txt"}
+    (tmp_path / ".part-model").mkdir()
+    write_text(tmp_path / ".part-model/x", "rubbish")
+    sweep(tmp_path)
+    assert set(listing(tmp_path)) == {"model/2.txt"}
 
 
 def test_sweep_takes_only_what_crashed_writers_left(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import threading
 import time
 from pathlib import Path
@@ -227,6 +228,23 @@ def test_bad_input_found_by_a_stage(tmp_path, ran):
     assert list(result) == KEYS
 
 
+def test_a_write_that_really_fails_then_resume(numbers, tmp_path, ran):
+    """The limit on file sizes makes the kernel refuse the write, as a full disk does."""
+    whole = run(numbers, tmp_path / "whole", size=10_000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        result = run(numbers, tmp_path / "job", size=10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert result["error"]["code"] == "disk-full"
+    assert Job.open(tmp_path / "job").result() == result
+    assert not list((tmp_path / "job").rglob(".part-*"))
+    ran()
+    assert run(numbers, tmp_path / "job", resume=True)["metrics"] == whole["metrics"]
+    assert ran() == ["walk", "report"]
+
+
 def test_a_full_disk_at_the_very_end_is_told_all_the_same(numbers, tmp_path, ran, monkeypatch):
     def full(self, result):
         raise OSError(28, "No space left on device")
@@ -279,6 +297,11 @@ def test_preview_is_told_and_a_failed_export_is_not_listed(numbers, tmp_path, ra
     def draw(context):
         with context.preview("previews/a.png") as path:
             path.write_bytes(b"png")
+        with context.export("cameras", "exports/colmap") as path:
+            path.mkdir()
+            (path / "cameras.txt").write_text("1")
+        if context.config.depth:
+            return
         with context.export("mesh", "exports/m.glb") as path:
             path.write_bytes(b"half")
             raise InputError("no mesh")
@@ -286,10 +309,15 @@ def test_preview_is_told_and_a_failed_export_is_not_listed(numbers, tmp_path, ra
     pipelines.register(Pipeline("draw", "", Bare, (Stage("draw", draw, ("depth",)),)))
     events, heard = Events(), []
     events.listen(heard.append)
-    result = pipelines.run(numbers, tmp_path / "job", "draw", events=events)
-    assert result["exports"] == {}
-    assert not list((tmp_path / "job/exports").iterdir())
+    result = pipelines.run(numbers, tmp_path / "job", "draw", events=events, depth=0)
+    assert (result["status"], result["exports"]) == ("failed", {"cameras": "exports/colmap"})
+    assert [path.name for path in (tmp_path / "job/exports").iterdir()] == ["colmap"]
     assert [e.path for e in heard if isinstance(e, Preview)] == ["previews/a.png"]
+    for expected in ([False], [True]):
+        cached: list[bool] = []
+        (events := Events()).listen(lambda e, c=cached: isinstance(e, StageStarted) and c.append(e.cached))
+        assert pipelines.run(numbers, tmp_path / "job", "draw", events=events, resume=True, depth=1)["error"] is None
+        assert cached == expected
 
 
 def test_checkpoints_are_due_by_time(numbers, tmp_path, ran, monkeypatch):

@@ -1,0 +1,238 @@
+"""The command line from outside: exit codes, what goes to stdout and stderr, signals."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import pytest
+
+from app.cli import main
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "job"))
+import toy_pipeline  # noqa: F401
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("RECON_")]:
+        monkeypatch.delenv(name)
+
+
+# --- as a process ---
+
+
+def test_help_is_quick_and_complete(recon):
+    seconds = []
+    for _ in range(3):
+        begun = time.monotonic()
+        code, out, err = recon("--help")
+        seconds.append(time.monotonic() - begun)
+        assert (code, err) == (0, "")
+        assert all(f"    {command} " in out for command in ("run", "inspect", "export", "eval", "doctor"))
+        assert "serve" not in out
+    assert min(seconds) < 0.6  # 0.15 on an idle machine; loading torch or pydantic would not pass
+
+
+def test_help_loads_nothing_heavy():
+    script = "import sys; from app.cli import main; main(['--help']); print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert not {"torch", "numpy", "pydantic", "rich"} & set(out.splitlines()[-1].split())
+
+
+def test_version(recon):
+    code, out, _ = recon("--version")
+    assert code == 0
+    assert out.startswith("egregium ")
+
+
+def test_ctrl_c_cancels_within_two_seconds(start, numbers, tmp_path):
+    job = tmp_path / "job"
+    arguments = ("run", numbers, "--pipeline", "toy", "--out", job, "--json", "--pause", "0.05", "--steps", "2000")
+    with start(*arguments, toy=True) as process:
+        while not (job / "checkpoint/walk").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        asked = time.monotonic()
+        out, err = process.communicate(timeout=30)
+    assert time.monotonic() - asked < 2
+    assert process.returncode == 130
+    assert json.loads(out)["status"] == "cancelled"
+    assert json.loads((job / "result.json").read_text()) == json.loads(out)
+    assert "walk: begins" in err
+    assert "Stopping" in err
+    assert "--resume" in err
+    assert "Traceback" not in err
+
+
+def test_a_reader_that_leaves_is_no_error(start):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with start("--help", stdout=writer) as process:
+        os.close(writer)
+        err = process.communicate(timeout=60)[1]
+    assert (process.returncode, err) == (141, "")
+
+
+# --- in this process ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["rum"], ["Unknown command rum", "Did you mean run?"]),
+        (["export", "a", "--too", "b"], ["Unknown flag --too", "Did you mean --to?"]),
+        (["export", "a", "--to", "b", "--faces", "0"], ["--faces", "above 0"]),
+        (["doctor", "--jsn"], ["--json"]),
+        (["run", "IN", "--out", "JOB", "--pipeline", "toy", "--stesp", "5"], ["--stesp", "Did you mean --steps?"]),
+        (["run", "IN", "--out", "JOB", "--pipeline", "toy", "--stesp=5"], ["Did you mean --steps?"]),
+        (["run", "IN", "--otu", "JOB", "--pipeline", "toy"], ["Did you mean --out?"]),
+        (["run", "IN", "--pipeline", "toy"], ["--out"]),
+        (["run", "IN", "--out", "JOB", "--pipeline", "tyo"], ["'tyo'", "Did you mean 'toy'?"]),
+        (["run", "IN", "--out", "JOB", "--pipeline", "toy", "--steps", "0"], ["'steps'", "from 1 to 10000"]),
+        (["run", "IN", "--out", "JOB", "--pipeline", "toy", "--preset", "slow"], ["'slow'", "fast, medium, high"]),
+        (["run", "IN", "--out", "JOB", "--pipeline", "toy", "--config", "no.yaml"], ["no.yaml", "Check the path"]),
+        (["run", "nowhere", "--out", "JOB", "--pipeline", "toy"], ["nowhere does not exist"]),
+        (["run", "IN", "--out", "IN", "--pipeline", "toy"], ["nothing was written"]),
+        (["run", "IN", "--out", "JOB", "--pipeline", "toy", "--device", "cuda:77"], ["cuda:77", "doctor"]),
+    ],
+)
+def test_wrong_usage(numbers, tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    numbers.rename("IN")
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert [word for word in words if word not in err] == []
+    assert not Path("JOB").exists()
+    assert main([*arguments, "--json"]) == 2
+    if "export" not in arguments:  # it has no --json
+        assert json.loads(capsys.readouterr().out)["error"]["code"]
+
+
+def test_run_as_json_has_stdout_alone(numbers, tmp_path, capfd):
+    job = tmp_path / "job"
+    assert main(["run", str(numbers), "--pipeline", "toy", "--out", str(job), "--json"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out) == json.loads((job / "result.json").read_text())
+    assert "walk: begins" in err
+    assert "warning: one number looks odd" in err
+
+
+def test_bars_on_a_terminal(numbers, tmp_path, monkeypatch, capsys):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main(["run", str(numbers), "--pipeline", "toy", "--out", str(tmp_path / "job")]) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue())
+    assert "✓ walk" in text
+    assert "psnr" in text
+    assert "warning: one number looks odd" in text
+    out = capsys.readouterr().out
+    assert "done in" in out
+    assert "exports/report.txt" in out
+
+
+def test_doctor_as_json_and_as_text(monkeypatch, capsys):
+    monkeypatch.setenv("RECON_STEPS", "7")
+    code = main(["doctor", "--json"])
+    diagnosis = json.loads(capsys.readouterr().out)
+    assert code == (0 if diagnosis["healthy"] else 3)
+    assert diagnosis["cpu"]["cores"] >= 1
+    assert diagnosis["memory_mb"]["total"] >= diagnosis["memory_mb"]["available"] > 0
+    assert diagnosis["packages"]["torch"]
+    assert diagnosis["kernels"].keys() >= {"built", "isa"}
+    assert diagnosis["settings"] == {"RECON_STEPS": "7"}
+    assert main(["doctor"]) == code
+    text = capsys.readouterr().out
+    assert "torch " in text
+    assert "RECON_STEPS " in text
+
+
+def test_doctor_says_what_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr("recon.doctor.version", lambda name: None if name == "pycolmap" else "1.0")
+    monkeypatch.setitem(sys.modules, "kernels._cpu", None)  # as if it had not been built
+    assert main(["doctor"]) == 3
+    out = capsys.readouterr().out
+    assert "problem: The package pycolmap is missing." in out
+    assert "problem: The compiled kernels do not load" in out
+
+
+def test_no_command_shows_the_help(capsys):
+    assert main([]) == 2
+    assert "commands:" in capsys.readouterr().err
+
+
+def test_settings_in_the_help(capsys):
+    assert main(["run", "--pipeline", "toy", "--help"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Walk: --steps N Steps of the walk. (1 to 10000; default 40, fast 10, high 80)" in out
+    assert "--loud, --no-loud" in out
+
+
+def test_flags_reach_the_job_and_bad_input_exits_with_2(numbers, tmp_path, capsys):
+    job = tmp_path / "job"
+    flags = ["--pipeline", "toy", "--out", str(job), "--preset", "fast"]
+    assert main(["run", str(numbers), *flags, "--loud", "--title", "a title", "--formats", "txt,md"]) == 0
+    text = (job / "config.yaml").read_text()
+    assert "steps: 10\n" in text
+    assert "loud: true\n" in text
+    assert "formats: [txt, md]\n" in text
+    assert (job / "exports/report.txt").read_text().startswith("a title ")
+    (tmp_path / "empty").mkdir()
+    flags[3] = str(tmp_path / "job2")
+    capsys.readouterr()
+    assert main(["run", str(tmp_path / "empty"), *flags]) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_a_defect_exits_with_3_and_keeps_its_traceback_to_itself(numbers, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TOY_TROUBLE", "defect")
+    assert main(["run", str(numbers), "--pipeline", "toy", "--out", str(tmp_path / "job")]) == 3
+    err = capsys.readouterr().err
+    assert "error.log" in err
+    assert "Traceback" not in err
+
+
+def test_export_and_eval_hand_over_and_report(tmp_path, monkeypatch, capsys):
+    calls = []
+
+    def export(source, to, faces, events):
+        calls.append((source, to, faces))
+
+    def evaluate_job(job, reference, events):
+        if reference is None:
+            raise ZeroDivisionError("outside a job")
+        return {"metrics": {"psnr": 31.25, "nan": float("nan")}, "views": 8}
+
+    monkeypatch.setitem(sys.modules, "recon.export", types.SimpleNamespace(export=export))
+    monkeypatch.setitem(sys.modules, "recon.evaluate", types.SimpleNamespace(evaluate_job=evaluate_job))
+    assert main(["export", "job", "--to", "a.obj", "--faces", "500"]) == 0
+    assert calls == [(Path("job"), Path("a.obj"), 500)]
+    capsys.readouterr()
+    assert main(["eval", "job", "--reference", "m.ply", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"] == {"psnr": 31.25, "nan": None}
+    assert main(["eval", "job", "--reference", "m.ply"]) == 0
+    assert "psnr             31.25" in capsys.readouterr().out
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    assert main(["eval", "job"]) == 3
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    (log,) = tmp_path.rglob("error.log")
+    assert str(log) in err
+    assert "ZeroDivisionError" in log.read_text()
