@@ -13,7 +13,7 @@ from PIL import Image
 
 from recon.capture.capture import Array
 from recon.errors import InputError
-from recon.evaluate.files import replacing
+from recon.job_files import atomic
 
 ERROR_RANGE = 0.2
 """The error drawn as the colour map's brightest end; a fixed scale makes maps of different views comparable."""
@@ -80,7 +80,6 @@ def save_picture(path: Path, image: Array) -> None:
     """Write an (H, W, 3) or (H, W) image as the JPEG or PNG that ``path``'s suffix says, whole or not at all.
 
     Raises:
-        ReconError: the file cannot be written.
         InputError: another suffix (``"unknown-format"``).
     """
     options = {".png": {"compress_level": 4}, ".jpg": {"quality": 90}, ".jpeg": {"quality": 90}}.get(
@@ -88,5 +87,5 @@ def save_picture(path: Path, image: Array) -> None:
     )
     if options is None:
         raise InputError(f"Cannot write a picture as {path.name}.", "Use .png or .jpg.", "unknown-format")
-    with replacing(path) as fresh:
-        Image.fromarray(to_bytes(image)).save(fresh, **options)  # type: ignore[arg-type]
+    with atomic(path) as part:
+        Image.fromarray(to_bytes(image)).save(part, **options)  # type: ignore[arg-type]

@@ -14,8 +14,8 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from recon.errors import InputError, ReconError
-from recon.evaluate.files import replacing
 from recon.events import Events
+from recon.job_files import atomic
 
 ENCODERS = ("libx264", "libopenh264", "mpeg4")
 """Best first. PyAV's wheels bring libx264; a build without it may still have OpenH264; every build has MPEG-4 part 2,
@@ -40,13 +40,13 @@ def write_video(
 
     Raises:
         InputError: there are no frames, or one is not of the first one's size, or not uint8 RGB (``"bad-frames"``).
-        ReconError: the file cannot be written, or this build of PyAV has no encoder (``"no-encoder"``).
+        ReconError: this build of PyAV has no encoder (``"no-encoder"``).
         Cancelled: somebody asked to stop; no file is left.
     """
     total = total or length_hint(frames)
     rate = Fraction(fps).limit_denominator(1001)
     size: tuple[int, ...] | None = None
-    with replacing(path) as fresh, av.open(str(fresh), "w", format="mp4", options={"movflags": "+faststart"}) as file:
+    with atomic(path) as part, av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as file:
         for step, frame in enumerate(frames, 1):
             if size is None:
                 size = frame.shape
