@@ -1,0 +1,81 @@
+"""What a report is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.capture.capture import Array
+
+
+@dataclass(frozen=True)
+class HeldOutView:
+    """One photo that no fit has seen, and its render.
+
+    Attributes:
+        name: of the photo.
+        photo, render: (H, W, 3) float32 in [0, 1].
+        mask: (H, W) in [0, 1], where the figures count; None means everywhere.
+        psnr, ssim: computed from the pictures where None.
+    """
+
+    name: str
+    photo: Array
+    render: Array
+    mask: Array | None = None
+    psnr: float | None = None
+    ssim: float | None = None
+
+
+@dataclass(frozen=True)
+class PosesSummary:
+    """How the cameras were found.
+
+    Attributes:
+        method: in a few words, such as "incremental, exhaustive matching".
+        registered, total: photos.
+        reprojection_error: mean, in pixels; None if unknown.
+        rejected: (photo, why) of each photo that is not in the result.
+        components: photos in each separate model found, largest first; empty if unknown.
+    """
+
+    registered: int
+    total: int
+    method: str = ""
+    reprojection_error: float | None = None
+    rejected: Sequence[tuple[str, str]] = ()
+    components: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What a report is made of; every part but the first two may be missing and its section is then left out.
+
+    Attributes:
+        title: of the page, for example the capture's name.
+        result: result.json's dictionary. Of its ``history`` the chart shows ``psnr`` (training views),
+            ``validation_psnr`` and ``splats`` over ``seconds``, and marks each ``stage``.
+        source: where the photos came from.
+        views: held-out views; consumed once, one at a time, so a generator that renders them keeps memory flat.
+        hero: (H, W, 3) float32 in [0, 1], the picture at the top.
+        opacities, scales: (N,) in [0, 1] and (N, 3) in the capture's units, of the final splats.
+        splat_bytes: memory of the final splats' parameters.
+        poses: how the cameras were found.
+        settings, versions: name to value; nested dictionaries are flattened.
+    """
+
+    title: str
+    result: Mapping[str, Any]
+    source: str = ""
+    views: Iterable[HeldOutView] = ()
+    hero: Array | None = None
+    opacities: NDArray[np.floating] | None = None
+    scales: NDArray[np.floating] | None = None
+    splat_bytes: int | None = None
+    poses: PosesSummary | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, Any] = field(default_factory=dict)
