@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -31,15 +32,16 @@ def plain_environment(monkeypatch):
 
 
 def test_help_is_quick_and_complete(recon):
-    seconds = []
+    spent = []
     for _ in range(3):
-        begun = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         code, out, err = recon("--help")
-        seconds.append(time.monotonic() - begun)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert (code, err) == (0, "")
         assert all(f"    {command} " in out for command in ("run", "inspect", "export", "eval", "doctor"))
         assert "serve" not in out
-    assert min(seconds) < 0.6  # 0.15 on an idle machine; loading torch or pydantic would not pass
+    assert min(spent) < 0.3, "seconds of work, which a busy machine does not lengthen; loading torch takes more"
 
 
 def test_help_loads_nothing_heavy():
@@ -63,8 +65,10 @@ def test_ctrl_c_cancels_within_two_seconds(start, numbers, tmp_path):
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
         asked = time.monotonic()
+        while not (job / "result.json").exists() and time.monotonic() - asked < 30:
+            time.sleep(0.02)
+        assert time.monotonic() - asked < 2
         out, err = process.communicate(timeout=30)
-    assert time.monotonic() - asked < 2
     assert process.returncode == 130
     assert json.loads(out)["status"] == "cancelled"
     assert json.loads((job / "result.json").read_text()) == json.loads(out)

@@ -20,7 +20,7 @@ def test_kill_9_at_random_instants_then_resume(tmp_path):
     here = Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": f"{here}:{here.parents[1]}"}
     command = [sys.executable, str(here / "killed_runs.py"), str(numbers), str(tmp_path / "job"), "8", "1"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     steps = [int(word) for word in done.stdout.split()]
     assert steps == sorted(steps), "no kill may cost more than the work since the last checkpoint"
