@@ -105,8 +105,8 @@ class Bars:
                     left=left(event),
                     numbers=numbers(event.metrics),
                 )
-            case StageFinished(stage=stage, seconds=seconds, metrics=metrics):
-                self._end(self._task(stage), duration(seconds), metrics)
+            case StageFinished(stage=stage, metrics=metrics):
+                self._end(self._task(stage), "", metrics)
             case Warned(message=message):
                 self.say(f"warning: {message}")
 
