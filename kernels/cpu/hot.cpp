@@ -68,10 +68,12 @@ void project_chunk(const Camera& cam, const SplatScene& s, SplatState& state, Bo
     }
 }
 
+/// Calls f with the number of channels to compile for: at least `channels`, and of the same record stride.
 template <class F> void with_channels(int channels, F&& f) {
     if (channels <= 3) f.template operator()<3>();
     else if (channels <= 6) f.template operator()<6>();
-    else if (channels <= 9) f.template operator()<9>();
+    else if (channels <= 8) f.template operator()<8>();
+    else if (channels == 9) f.template operator()<9>();
     else f.template operator()<most_channels>();
 }
 

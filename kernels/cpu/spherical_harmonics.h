@@ -64,8 +64,8 @@ inline void sh_color(int degree, const float* mean, const float* centre, const f
     sh_basis(degree, n[0], n[1], n[2], b);
     float r = 0.5f, g = 0.5f, a = 0.5f;
     for (int k = 0; k < sh_count(degree); ++k) r += b[k] * sh[3 * k], g += b[k] * sh[3 * k + 1], a += b[k] * sh[3 * k + 2];
-    // Written so that a NaN stays one and is seen.
-    rgb[0] = r < 0 ? 0 : r, rgb[1] = g < 0 ? 0 : g, rgb[2] = a < 0 ? 0 : a;
+    // What is not finite must stay so to be seen and culled: minus infinity too, which a clamp would hide.
+    rgb[0] = r < 0 ? 0 * r : r, rgb[1] = g < 0 ? 0 * g : g, rgb[2] = a < 0 ? 0 * a : a;
 }
 
 /// From dL/drgb to dL/dsh (all `coefficients` of them, zeros above the degree) and dL/d(mean - centre).
