@@ -118,12 +118,13 @@ def _check_colors(colors: Tensor, count: int, sh_degree: int | None) -> int:
 
 
 def _per_camera(name: str, value: int | Sequence[int], cameras: int) -> list[int]:
-    if isinstance(value, Sequence):
-        values = [operator.index(v) for v in value]
-        if len(values) != cameras:
-            raise ValueError(f"{name} lists {len(values)} sizes for {cameras} cameras")
-    else:
-        values = [operator.index(value)] * cameras
+    given = value if isinstance(value, Sequence) else [value] * cameras
+    if len(given) != cameras:
+        raise ValueError(f"{name} lists {len(given)} sizes for {cameras} cameras")
+    try:
+        values = [operator.index(v) for v in given]
+    except TypeError as error:
+        raise ValueError(f"{name} = {value!r}: it is an integer, or a sequence of one for each camera") from error
     if min(values) < 1:
         raise ValueError(f"{name} = {value}: images are at least one pixel wide and high")
     return values

@@ -49,6 +49,7 @@ def test_sizes_come_back_per_camera():
         ("viewmats", torch.zeros(0, 4, 4)),
         ("Ks", torch.zeros(1, 3, 3)),
         ("width", 0),
+        ("width", 8.0),
         ("height", [6, 7, 8]),
         ("sh_degree", 1),
         ("sh_degree", 4),
