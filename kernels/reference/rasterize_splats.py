@@ -258,12 +258,13 @@ def _colors_towards(splats: Splats, camera: Camera, sh_degree: int) -> Tensor:
 
 
 def _meta(prints: Footprints, index: Tensor, camera: Camera, count: int) -> dict[str, Tensor]:
-    """Spread what is known of the splats over all of them, zero where culled or outside the image; no gradients."""
+    """Spread what is known of the splats over all of them, zero where none of its pixels can be met; no gradients."""
     # o exp(−½ dᵀ Σ₂⁻¹ d) ≥ 1/255 is an ellipse whose bounding box reaches √(2 ln(255 o) Σ₂_kk) along axis k.
     with torch.no_grad():
         reach = (2 * torch.log(prints.opacities / LEAST_ALPHA)[:, None] * prints.covariances[:, [0, 2]]).sqrt()
-        last = prints.means2d.new_tensor([camera.width, camera.height]) - 0.5
-        inside = ((prints.means2d + reach >= 0.5) & (prints.means2d - reach <= last)).all(dim=1)
+        first = (prints.means2d - reach - 0.5).ceil().clamp(min=0)
+        last = (prints.means2d + reach - 0.5).floor().minimum(reach.new_tensor([camera.width - 1, camera.height - 1]))
+        inside = (first <= last).all(dim=1)
         index, means2d, depths = index[inside], prints.means2d[inside], prints.depths[inside]
         radii = reach[inside].amax(dim=1).ceil().clamp(1, 2**30).int()
         return {

@@ -162,6 +162,19 @@ def test_kernel_is_its_twin(name):
     check_against_twin(SCENES[name](), gradient_tolerance=loose.get(name, 5e-5))
 
 
+@pytest.mark.parametrize("shape", ["splats", "needles", "huge"])
+def test_many_tiles(shape):
+    """Images alone, on 7 × 5 tiles: every pair of splat and tile is found."""
+    scales = {"splats": (0.01, 0.3), "needles": (0.05, 1.0), "huge": (0.3, 5.0)}[shape]
+    arguments = random_scene(32, 150, [(101, 70)], scales=scales, opacities=(0.01, 0.3), spread=0.8, channels=1)
+    if shape == "needles":
+        arguments["scales"][:, 1:] *= 1e-3
+    expected, got = reference(**arguments), rasterize_splats(**cast(arguments, torch.float32))
+    smooth = ~discontinuous_pixels(arguments, 1e-3 if shape == "needles" else 5e-5)[0]
+    assert smooth.float().mean() > 0.9
+    torch.testing.assert_close(got[0][0][smooth].double(), expected[0][0][smooth], atol=2e-5, rtol=0)
+
+
 @pytest.fixture(params=_cpu.available_isas())
 def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
     before = _cpu.isa()
