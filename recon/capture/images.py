@@ -27,8 +27,8 @@ from recon.events import Events
 
 MAX_MEGAPIXELS = 100.0
 
-# Pillow warns on standard error between 89 and 179 megapixels and refuses above; we refuse at our own limit, in words.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Pillow mutters about damaged metadata and about sizes short of its own limit; what matters we say ourselves.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _ORIENTATION, _EXIF, _FOCAL_MM, _FOCAL_35MM = 274, 0x8769, 37386, 41989
 _EXIF_WIDTH, _PLANE_RESOLUTION, _PLANE_UNIT = 40962, 41486, 41488

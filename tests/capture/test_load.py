@@ -87,6 +87,21 @@ def test_masks_beside_and_inside(tmp_path: Path) -> None:
         assert capture.warnings == ("Photos without a mask, used whole (1 of 3): 002.jpg.",)
 
 
+def test_a_mask_file_on_a_cut_out(tmp_path: Path) -> None:
+    for path in make_photos(tmp_path / "in", 2, suffix=".png"):
+        image = Image.open(path).convert("RGBA")
+        image.putalpha(Image.fromarray(np.repeat([0, 255], 32)[None].repeat(48, 0).astype(np.uint8)))
+        image.save(path)
+        (tmp_path / "in" / "masks").mkdir(exist_ok=True)
+        mask = np.repeat([0, 255], 24)[:, None].repeat(64, 1).astype(np.uint8)
+        Image.fromarray(mask).save(tmp_path / "in" / "masks" / path.name)
+    photo = load_quietly(tmp_path / "in").views[0].load()
+    assert photo.mask is not None
+    assert not photo.mask_is_alpha  # what the file hides is to be ignored, not known to be empty
+    assert photo.mask[24:, 32:].min() == 1
+    assert photo.mask[:24].max() == photo.mask[:, :32].max() == 0
+
+
 def test_masks_that_do_not_fit_are_named(tmp_path: Path) -> None:
     make_photos(tmp_path / "in", 2)
     (tmp_path / "in" / "masks").mkdir()

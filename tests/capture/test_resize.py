@@ -18,13 +18,14 @@ def test_each_pixel_is_the_mean_of_its_area() -> None:
     assert np.allclose(small, rgb.reshape(2, 2, 3, 2, 3).mean((1, 3)))
 
 
-def test_no_dark_fringe_around_a_cut_out() -> None:
-    rgb = np.zeros((4, 4, 3), np.float32)
-    mask = np.zeros((4, 4), np.float32)
-    rgb[:, 1:], mask[:, 1:] = 0.8, 1  # transparent pixels are black
-    small = resize_photo(Photo(rgb, mask, mask_is_alpha=True), 2, 2)
-    assert np.allclose(small.mask, [[0.5, 1], [0.5, 1]])
-    assert np.allclose(small.rgb, 0.8)
+def test_no_fringe_around_a_cut_out() -> None:
+    for hidden in (0.0, 1.0):  # the colour of transparent pixels
+        rgb = np.full((4, 4, 3), hidden, np.float32)
+        mask = np.zeros((4, 4), np.float32)
+        rgb[:, 1:], mask[:, 1:] = 0.8, 1
+        small = resize_photo(Photo(rgb, mask, mask_is_alpha=True), 2, 2)
+        assert np.allclose(small.mask, [[0.5, 1], [0.5, 1]])
+        assert np.allclose(small.rgb, 0.8)
 
 
 def test_colours_under_a_mask_file_are_averaged_as_they_are() -> None:

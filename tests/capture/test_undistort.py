@@ -74,12 +74,12 @@ def test_size_and_view_stay_sensible(lens: Lens) -> None:
 def test_mask_and_cut_out_are_undistorted_alike() -> None:
     rgb = distorted_photo(BROWN)
     alpha = (rgb[..., 0] > 0.5).astype(np.float32)
-    dark = np.where(alpha[..., None] > 0, rgb, 0).astype(np.float32)
-    result = undistort_photo(Photo(dark, alpha, mask_is_alpha=True), BROWN)
+    cut_out = np.where(alpha[..., None] > 0, rgb, 1).astype(np.float32)
+    result = undistort_photo(Photo(cut_out, alpha, mask_is_alpha=True), BROWN)
     assert result.mask is not None
     assert result.mask_is_alpha
     expected = expected_photo(BROWN)
-    inside = result.mask > 0.05  # at the rim too: transparent black does not bleed in
+    inside = result.mask > 0.05  # at the rim too: transparent white does not bleed in
     assert np.abs(result.rgb - expected)[inside].max() < 0.05
     assert np.array_equal(result.mask > 0.5, undistort_photo(Photo(rgb, alpha), BROWN).mask > 0.5)
 
