@@ -1,8 +1,9 @@
-// The splat kernels of one instruction set: compiled once for each, with ISA the namespace's name.
+// The kernels of one instruction set: compiled once for each, with ISA the namespace's name.
 #include "blend.h"
 #include "pairs.h"
 #include "project.h"
 #include "spherical_harmonics.h"
+#include "ssim.h"
 
 namespace ISA {
 
@@ -181,7 +182,9 @@ void backward(const SplatScene& s, const SplatState& state, const SplatImages& o
         for (int c = 0; c < channels; ++c) g.background[c] += double(backgrounds.as<float>()[size_t(t) * size_t(channels) + size_t(c)]);
 }
 
-extern const SplatKernels kernels;
-const SplatKernels kernels = {forward, blend, backward};
+extern const SplatKernels splat_kernels;
+extern const ImageKernels image_kernels;
+const SplatKernels splat_kernels = {forward, blend, backward};
+const ImageKernels image_kernels = {ssim, ssim_backward};
 
 }  // namespace ISA

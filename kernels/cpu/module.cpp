@@ -12,12 +12,17 @@
 #include <nanobind/stl/vector.h>
 
 #include "buffers.h"
+#include "images.h"
 #include "splats.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
-#define DECLARE(isa) namespace isa { extern const egregium::SplatKernels kernels; }
+#define DECLARE(isa)                                    \
+    namespace isa {                                     \
+    extern const egregium::SplatKernels splat_kernels;  \
+    extern const egregium::ImageKernels image_kernels;  \
+    }
 DECLARE(baseline)
 #if defined(__x86_64__)
 DECLARE(avx2)
@@ -32,7 +37,8 @@ template <class T> using Out = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
 
 struct Chosen {
     std::string name = "baseline";
-    const SplatKernels* splats = &baseline::kernels;
+    const SplatKernels* splats = &baseline::splat_kernels;
+    const ImageKernels* images = &baseline::image_kernels;
 };
 
 std::vector<std::string> available() {
@@ -50,11 +56,10 @@ Chosen chosen;
 void use(const std::string& name) {
     for (const std::string& each : available())
         if (each == name) {
-            chosen.name = name;
-            chosen.splats = &baseline::kernels;
+            chosen = {name, &baseline::splat_kernels, &baseline::image_kernels};
 #if defined(__x86_64__)
-            if (name == "avx2") chosen.splats = &avx2::kernels;
-            if (name == "avx512") chosen.splats = &avx512::kernels;
+            if (name == "avx2") chosen = {name, &avx2::splat_kernels, &avx2::image_kernels};
+            if (name == "avx512") chosen = {name, &avx512::splat_kernels, &avx512::image_kernels};
 #endif
             return;
         }
@@ -148,6 +153,20 @@ void splats_backward(const Scene& scene, In<float> records, In<int32_t> runs, In
     chosen.splats->backward(scene.s, state, out, g);
 }
 
+ImageShape image_shape(const In<float>& image, int threads) {
+    return {int(image.shape(0)), int(image.shape(1)), int(image.shape(2)), threads};
+}
+
+void ssim(In<float> x, In<float> y, Out<float> map, std::optional<Out<float>> partials, int threads) {
+    nb::gil_scoped_release unlocked;
+    chosen.images->ssim(image_shape(x, threads), x.data(), y.data(), map.data(), partials ? partials->data() : nullptr);
+}
+
+void ssim_backward(In<float> x, In<float> y, In<float> partials, In<float> incoming, Out<float> gradient, int threads) {
+    nb::gil_scoped_release unlocked;
+    chosen.images->ssim_backward(image_shape(x, threads), x.data(), y.data(), partials.data(), incoming.data(), gradient.data());
+}
+
 }  // namespace
 
 NB_MODULE(_cpu, m) {
@@ -167,4 +186,6 @@ NB_MODULE(_cpu, m) {
     m.def("splats_blend", &splats_blend);
     m.def("splats_backward", &splats_backward, "scene"_a, "records"_a, "runs"_a, "tile_start"_a, "pairs"_a, "image"_a, "alpha"_a, "image_gradient"_a,
           "alpha_gradient"_a, "means"_a, "quats"_a, "scales"_a, "opacities"_a, "colors"_a, "features"_a.none(), "camera"_a, "background"_a);
+    m.def("ssim", &ssim, "x"_a, "y"_a, "map"_a, "partials"_a.none(), "threads"_a);
+    m.def("ssim_backward", &ssim_backward, "x"_a, "y"_a, "partials"_a, "incoming"_a, "gradient"_a, "threads"_a);
 }
