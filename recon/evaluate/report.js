@@ -56,6 +56,7 @@
     const row = event.target.closest("button, .picture")?.closest("tr");
     if (!row || !row.querySelector("img")) return;
     show(row);
+    slider.focus({ preventScroll: true });
     viewer.scrollIntoView({ block: "nearest" });
   });
   document.querySelector("#order").addEventListener("change", (event) => {

@@ -138,7 +138,7 @@ def time_and_memory(result: Mapping[str, Any]) -> Section:
     longest = max(seconds.values(), default=0.0)
     rows = "".join(
         f'<tr><th scope="row">{text(k)}</th><td><span class="share" style="width:{_percent(v, longest)}%"></span></td>'
-        f'<td class="figure">{duration(v)}</td><td class="figure">{_percent(v, total)} %</td></tr>'
+        f'<td class="figure">{duration(v)}</td><td class="figure">{_percent(v, total)}%</td></tr>'
         for k, v in seconds.items()
     )
     memory = finite(result.get("peak_memory_mb"))

@@ -132,7 +132,7 @@ def test_report_tells_everything(tmp_path: Path) -> None:
         "They fell into 2 separate models (11, 1 photos); the largest was kept.",
         "no matches",
         "1 min 40 s",
-        "80 %",
+        "80%",
         "exports/splats.ply",
         "fit.seed 0",
         "fit.refine yes",
