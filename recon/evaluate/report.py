@@ -25,10 +25,10 @@ from recon.evaluate.gallery import ViewRow
 from recon.evaluate.markup import Section, isolated, text
 from recon.evaluate.metrics import psnr, ssim
 from recon.evaluate.previews import COLOR_MAP, ERROR_RANGE, colorize, error_magnitude
-from recon.evaluate.report_data import HeldOutView, PosesSummary, ReportData
+from recon.evaluate.report_data import HeldOutView, ReportData
 from recon.job_files import write_text
 
-__all__ = ["HeldOutView", "PosesSummary", "ReportData", "write_report"]
+__all__ = ["HeldOutView", "ReportData", "write_report"]
 
 PICTURE_BUDGET = 5_500_000
 """Bytes of all pictures together, as base64 text; the rest of a page is a small part of its 6 MB."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,26 +32,6 @@ class HeldOutView:
 
 
 @dataclass(frozen=True)
-class PosesSummary:
-    """How the cameras were found.
-
-    Attributes:
-        method: in a few words, such as "incremental, exhaustive matching".
-        registered, total: photos.
-        reprojection_error: mean, in pixels; None if unknown.
-        rejected: (photo, why) of each photo that is not in the result.
-        components: photos in each separate model found, largest first; empty if unknown.
-    """
-
-    registered: int
-    total: int
-    method: str = ""
-    reprojection_error: float | None = None
-    rejected: Sequence[tuple[str, str]] = ()
-    components: Sequence[int] = ()
-
-
-@dataclass(frozen=True)
 class ReportData:
     """What a report is made of; every part but the first two may be missing and its section is then left out.
 
@@ -64,7 +44,8 @@ class ReportData:
         hero: (H, W, 3) float32 in [0, 1], the picture at the top.
         opacities, scales: (N,) in [0, 1] and (N, 3) in the capture's units, of the final splats.
         splat_bytes: memory of the final splats' parameters.
-        poses: how the cameras were found.
+        poses: how the cameras were found, as :meth:`recon.capture.pose_report.PoseReport.to_json` tells it; None where
+            the input brought its cameras.
         settings, versions: name to value; nested dictionaries are flattened.
     """
 
@@ -76,6 +57,6 @@ class ReportData:
     opacities: NDArray[np.floating] | None = None
     scales: NDArray[np.floating] | None = None
     splat_bytes: int | None = None
-    poses: PosesSummary | None = None
+    poses: Mapping[str, Any] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)

@@ -11,11 +11,11 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.evaluate.charts import Band, Series, compact, duration, histogram, line_chart
+from recon.evaluate.charts import Band, Series, compact, duration, histogram, line_chart, number
 from recon.evaluate.embedding import Embedded
 from recon.evaluate.gallery import ViewRow
 from recon.evaluate.markup import Section, finite, isolated, mapping, memory_size, metric, sequence, text
-from recon.evaluate.report_data import PosesSummary, ReportData
+from recon.evaluate.report_data import ReportData
 
 # --- the first screen ---
 
@@ -225,26 +225,31 @@ def _card(title: str, chart: str, note: str) -> str:
 # --- facts ---
 
 
-def poses(summary: PosesSummary | None) -> Section:
+def poses(report: Mapping[str, Any] | None) -> Section:
     """Return how the cameras were found and which photos were left out, and why."""
-    if summary is None:
+    report = report or {}
+    registered, total = finite(report.get("registered")), finite(report.get("total"))
+    if registered is None or total is None:
         return Section("poses", "Camera poses", "", "")
-    lead = f"{summary.registered} of {summary.total} photos registered"
-    lead += f" by {text(summary.method)}" if summary.method else ""
-    if summary.reprojection_error is not None:
-        lead += f", with a mean reprojection error of {summary.reprojection_error:.2f} px"
-    if len(summary.components) > 1:
-        sizes = ", ".join(str(c) for c in summary.components)
-        lead += f". They fell into {len(summary.components)} separate models ({sizes} photos); the largest was kept"
-    left = summary.total - summary.registered
-    body = f'<p class="none">{f"{left} left out." if left else "None was left out."}</p>'
-    if summary.rejected:
-        rows = "".join(
-            f'<tr><th scope="row">{isolated(n)}</th><td>{text(why)}</td></tr>' for n, why in summary.rejected
-        )
+    lead = "Computed from the photos by structure from motion."
+    components = [f"{c:.0f}" for c in map(finite, sequence(report.get("components"))) if c is not None]
+    if len(components) > 1:
+        lead += f" The photos fell into {len(components)} parts ({', '.join(components)}); the largest is used."
+    labels = {
+        "reprojection_error": "Mean reprojection error in pixels",
+        "points": "Points",
+        "track_length": "Photos that see a point, mean",
+        "features": "Features of a photo, median",
+        "pairs_tried": "Pairs of photos compared",
+        "pairs_matched": "Pairs of photos that match",
+    }
+    values = {label: number(v) for key, label in labels.items() if (v := finite(report.get(key))) is not None}
+    body = _facts({"Photos registered": f"{registered:.0f} of {total:.0f}"} | values)
+    if rejected := mapping(report.get("rejected")):
+        rows = "".join(f'<tr><th scope="row">{isolated(n)}</th><td>{text(w)}</td></tr>' for n, w in rejected.items())
         head = '<thead><tr><th scope="col">Photo left out</th><th scope="col">Why</th></tr></thead>'
-        body = f"<table>{head}<tbody>{rows}</tbody></table>"
-    return Section("poses", "Camera poses", lead + ".", body)
+        body += f'<table class="after">{head}<tbody>{rows}</tbody></table>'
+    return Section("poses", "Camera poses", lead, body)
 
 
 def files(result: Mapping[str, Any]) -> Section:
@@ -261,8 +266,12 @@ def files(result: Mapping[str, Any]) -> Section:
 
 def facts(key: str, title: str, values: Mapping[str, Any]) -> Section:
     """Return names with their values, nested ones by dotted names."""
+    return Section(key, title, "", _facts(values))
+
+
+def _facts(values: Mapping[str, Any]) -> str:
     rows = "".join(f"<div><dt>{text(k)}</dt><dd>{text(_shown(v))}</dd></div>" for k, v in _flatten(values))
-    return Section(key, title, "", f'<dl class="facts">{rows}</dl>' if rows else "")
+    return f'<dl class="facts">{rows}</dl>' if rows else ""
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -17,7 +17,7 @@ from PIL import Image
 from recon.errors import InputError
 from recon.evaluate import report
 from recon.evaluate.embedding import embed, shrink
-from recon.evaluate.report import HeldOutView, PosesSummary, ReportData, write_report
+from recon.evaluate.report import HeldOutView, ReportData, write_report
 
 VOID = {"meta", "img", "input", "br", "link"}
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>&amp;\u202e\x00\udcff.jpg"
@@ -98,7 +98,16 @@ def full(name: str = "images/0.jpg") -> ReportData:
         opacities=rng.random(1000),
         scales=rng.random((1000, 3)),
         splat_bytes=4321 * 236,
-        poses=PosesSummary(11, 12, "incremental mapping", 0.62, [(name, "no matches")], [11, 1]),
+        poses={
+            "total": 12,
+            "registered": 11,
+            "rejected": {name: "too few matches"},
+            "reprojection_error": 0.62,
+            "points": 8376,
+            "track_length": 4.21,
+            "components": [11, 1],
+            "cameras": [{}],
+        },
         settings={"preset": "fast", "fit": {"seed": 0, "refine": True, "crop": None, "size": [4, 3]}},
         versions={"torch": "2.11"},
     )
@@ -128,9 +137,11 @@ def test_report_tells_everything(tmp_path: Path) -> None:
         "held out 31.23",
         "coarse",
         "fine",
-        "11 of 12 photos registered by incremental mapping, with a mean reprojection error of 0.62 px.",
-        "They fell into 2 separate models (11, 1 photos); the largest was kept.",
-        "no matches",
+        "Photos registered 11 of 12",
+        "Mean reprojection error in pixels 0.62",
+        "The photos fell into 2 parts (11, 1); the largest is used.",
+        "Points 8,376",
+        "too few matches",
         "1 min 40 s",
         "80%",
         "exports/splats.ply",
