@@ -1,0 +1,107 @@
+"""A depth map prepared for sampling between its pixels: distance, slope, and whether an edge runs there.
+
+Between pixels the *inverse* depth is interpolated, which is linear across the image of a plane and hence exact on
+planes. Across an edge of depth, interpolation would invent a surface; there the nearest pixel answers, marked unsure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from recon.capture.capture import Camera
+from recon.errors import InputError
+
+_LEAST_INCIDENCE = 0.1  # pixels at depth edges get cosines near zero, yet they are all that is known of thin things
+_LEAST_SLOPE = 0.5  # cosine below which the tangent plane is no longer trusted: it would reach far along the ray
+
+
+@dataclass(frozen=True)
+class DepthMap:
+    """Depth, slope and incidence of each pixel.
+
+    Attributes:
+        depth: (H, W) float64, distance along the camera's axis; infinite where the view is empty, 0 where unknown.
+        slope: (H, W) float64, |n · ray| for rays of unit depth, at least half the ray's length: the distance from the
+            surface changes by this much per unit of depth along the ray.
+        incidence: (H, W) float64, the cosine between normal and ray; 1 where the view is empty, 0 where unknown.
+        tolerance: depths within this of each other belong to one surface.
+    """
+
+    depth: Tensor
+    slope: Tensor
+    incidence: Tensor
+    tolerance: float
+    _inverse: Tensor
+    _nearest: Tensor
+
+    @staticmethod
+    def make(depth: NDArray[np.float32], camera: Camera, tolerance: float) -> DepthMap:
+        """Prepare a depth map.
+
+        Args:
+            depth: (H, W), distance along the camera's axis in world units; +inf where there is certainly nothing, NaN
+                or not positive where nothing is known.
+            camera: of the same size.
+            tolerance: in world units.
+
+        Raises:
+            InputError: the sizes differ (code ``"bad-depth"``).
+        """
+        if depth.shape != (camera.height, camera.width):
+            raise InputError(
+                f"A depth map of shape {depth.shape} does not fit a camera of {camera.width} × {camera.height} pixels.",
+                "Render the depth at the camera's size.",
+                "bad-depth",
+            )
+        z = torch.from_numpy(np.nan_to_num(depth, nan=0.0, posinf=np.inf, neginf=0.0).astype(np.float64)).clamp(min=0)
+        known, finite = z > 0, (z > 0) & z.isfinite()
+        v, u = torch.meshgrid(torch.arange(z.shape[0]) + 0.5, torch.arange(z.shape[1]) + 0.5, indexing="ij")
+        pixels = torch.stack([u, v, torch.ones_like(u)], dim=-1).double()
+        rays = pixels @ torch.from_numpy(np.linalg.inv(camera.K)).T
+        points = rays * torch.where(finite, z, torch.nan)[..., None]
+        normals = torch.linalg.cross(_difference(points, 1), _difference(points, 0))
+        slope = (torch.nn.functional.normalize(normals, dim=-1) * rays).sum(dim=-1).abs()
+        length = rays.norm(dim=-1)
+        cosine = (slope / length).nan_to_num(0)
+        incidence = torch.where(finite, cosine.clamp(min=_LEAST_INCIDENCE), known.double())
+        slope = torch.where(finite, cosine.clamp(min=_LEAST_SLOPE), 1) * length
+        inverse = torch.where(known, 1 / z.clamp(min=1e-30), 0)
+        nearest = torch.stack([inverse, slope, incidence])[None].float()
+        return DepthMap(z, slope, incidence, tolerance, inverse[None, None].float(), nearest)
+
+    def sample(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Look up image positions in pixels.
+
+        Args:
+            u, v: (…, n, m) float32; anything outside the image is unknown.
+
+        Returns:
+            Depth (1e30 where empty or unknown), slope, incidence (0 where unknown), and whether the position is on an
+            edge, each of the shape of ``u``.
+        """
+        height, width = self.depth.shape
+        grid = torch.stack([u * (2 / width) - 1, v * (2 / height) - 1], dim=-1)[None]
+        smooth = grid_sample(self._inverse, grid, "bilinear", "border", align_corners=False)[0, 0]
+        inverse, slope, incidence = grid_sample(self._nearest, grid, "nearest", "zeros", align_corners=False)[0]
+        edge = (smooth - inverse).abs() > self.tolerance * smooth * inverse
+        return 1 / torch.where(edge, inverse, smooth).clamp(min=1e-30), slope, incidence, edge
+
+
+def _difference(points: Tensor, axis: int) -> Tensor:
+    """Return the derivative along rows (0) or columns (1), from the side on which the surface goes on: (H, W, 3).
+
+    That is the side of the smaller change of depth; NaN where neither side has depth.
+    """
+    forward = torch.full_like(points, torch.nan)
+    steps = points.diff(dim=axis)
+    forward.narrow(axis, 0, steps.shape[axis]).copy_(steps)
+    backward = torch.full_like(points, torch.nan)
+    backward.narrow(axis, 1, steps.shape[axis]).copy_(steps)
+    closer = forward[..., 2:].abs().nan_to_num(torch.inf) <= backward[..., 2:].abs().nan_to_num(torch.inf)
+    return torch.where(closer, forward, backward)
