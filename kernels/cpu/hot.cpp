@@ -1,4 +1,5 @@
 // The kernels of one instruction set: compiled once for each, with ISA the namespace's name.
+#include "adam.h"
 #include "blend.h"
 #include "pairs.h"
 #include "project.h"
@@ -185,6 +186,6 @@ void backward(const SplatScene& s, const SplatState& state, const SplatImages& o
 extern const SplatKernels splat_kernels;
 extern const ImageKernels image_kernels;
 const SplatKernels splat_kernels = {forward, blend, backward};
-const ImageKernels image_kernels = {ssim, ssim_backward};
+const ImageKernels image_kernels = {adam, ssim, ssim_backward};
 
 }  // namespace ISA

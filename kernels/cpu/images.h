@@ -1,5 +1,7 @@
-// What the image kernels of all instruction sets share.
+// What the image and solver kernels of all instruction sets share.
 #pragma once
+
+#include <cstdint>
 
 namespace egregium {
 
@@ -7,8 +9,21 @@ struct ImageShape {
     int height, width, channels, threads;
 };
 
+/// Arrays of (rows, columns) floats, and what scales their step.
+struct AdamArrays {
+    int64_t rows;
+    int columns;
+    float *parameter, *gradient, *first, *second;
+    const float* factors;  // (rows): times the rate; 0 leaves the row and its moments alone
+    const float* rates;    // (columns)
+    const float* limits;   // (rows): the largest step of each, or null for `limit`
+    float limit, beta1, beta2, eps;
+    int threads;
+};
+
 /// The kernels of one instruction set.
 struct ImageKernels {
+    void (*adam)(const AdamArrays&);
     void (*ssim)(const ImageShape&, const float* x, const float* y, float* map, float* partials);
     void (*ssim_backward)(const ImageShape&, const float* x, const float* y, const float* partials, const float* incoming, float* gradient);
 };

@@ -167,6 +167,14 @@ void ssim_backward(In<float> x, In<float> y, In<float> partials, In<float> incom
     chosen.images->ssim_backward(image_shape(x, threads), x.data(), y.data(), partials.data(), incoming.data(), gradient.data());
 }
 
+void adam(Out<float> parameter, In<float> gradient, Out<float> first, Out<float> second, In<float> factors, In<float> rates,
+          std::optional<In<float>> limits, float limit, float beta1, float beta2, float eps, int threads) {
+    AdamArrays a{int64_t(factors.shape(0)), int(rates.shape(0)), parameter.data(), const_cast<float*>(gradient.data()), first.data(), second.data(),
+                 factors.data(), rates.data(), limits ? limits->data() : nullptr, limit, beta1, beta2, eps, threads};
+    nb::gil_scoped_release unlocked;
+    chosen.images->adam(a);
+}
+
 }  // namespace
 
 NB_MODULE(_cpu, m) {
@@ -188,4 +196,6 @@ NB_MODULE(_cpu, m) {
           "alpha_gradient"_a, "means"_a, "quats"_a, "scales"_a, "opacities"_a, "colors"_a, "features"_a.none(), "camera"_a, "background"_a);
     m.def("ssim", &ssim, "x"_a, "y"_a, "map"_a, "partials"_a.none(), "threads"_a);
     m.def("ssim_backward", &ssim_backward, "x"_a, "y"_a, "partials"_a, "incoming"_a, "gradient"_a, "threads"_a);
+    m.def("adam", &adam, "parameter"_a, "gradient"_a, "first"_a, "second"_a, "factors"_a, "rates"_a, "limits"_a.none(), "limit"_a, "beta1"_a, "beta2"_a,
+          "eps"_a, "threads"_a);
 }
