@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from recon.errors import InputError
+from recon.job_files import atomic, explain
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path beside ``path`` to write to; it takes the place of ``path`` when the block ends well.
 
-    Missing folders are made. The name keeps its suffix, since some writers choose the format by it.
-
     Raises:
-        InputError: the file cannot be written (code ``"cannot-write"``): no permission, a full disk, a folder there.
+        InputError: it cannot be written (code ``"cannot-write"`` or ``"no-permission"``).
+        ReconstructionError: the disk is full (code ``"disk-full"``).
     """
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield beside
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with atomic(path) as part:
+            yield part
     except OSError as error:
-        raise InputError(
-            f"{path} cannot be written: {error.strerror or error}.",
-            "Choose another place, or make room and check permissions.",
-            "cannot-write",
+        raise explain(error, path) or InputError(
+            f"{path} cannot be written: {error.strerror or error}.", "Choose another place.", "cannot-write"
         ) from error
 
 
