@@ -50,6 +50,9 @@ def write_mesh(mesh: Mesh, path: Path) -> None:
 def read_mesh(path: Path) -> Mesh:
     """Read a mesh from .glb, .obj, .stl or .ply; several objects are joined, textures become vertex colours.
 
+    Vertices in the same place are one, unless they carry colours of their own: STL has a vertex for each corner of each
+    face, and the other formats repeat vertices along the seams of textures and normals.
+
     Raises:
         InputError: unreadable, damaged, without triangles, or of another suffix.
     """
@@ -57,10 +60,8 @@ def read_mesh(path: Path) -> Mesh:
     with opened(path) as file:
         data = file.read()
     try:
-        # STL names no vertices: equal corners are merged. Elsewhere the file's own vertices are kept.
-        scene = trimesh.load_scene(
-            io.BytesIO(data), kind, process=kind == "stl", resolver=trimesh.resolvers.FilePathResolver(path)
-        )
+        resolver = trimesh.resolvers.FilePathResolver(path)
+        scene = trimesh.load_scene(io.BytesIO(data), kind, process=False, resolver=resolver)
         placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
         meshes = [
             _from_trimesh(scene.geometry[name], matrix, linear=kind == "glb")
@@ -95,18 +96,23 @@ def _kind(path: Path) -> str:
 def _from_trimesh(part: trimesh.Trimesh, matrix: NDArray[np.float64], linear: bool) -> Mesh:
     """Return the mesh moved by ``matrix``, its colours in sRGB; ``linear``: vertex colours are linear light."""
     visual = part.visual
-    colours = None
+    colours, merge = None, True
     if visual.kind == "texture" and visual.uv is not None:
         colours = _floats(visual.to_color().vertex_colors)  # images are sRGB, in glTF too
-    elif visual.kind == "texture" and "color" in visual.vertex_attributes.data:  # a glTF material without a texture
-        colours = _floats(visual.vertex_attributes["color"])
-        colours = _to_srgb(colours) if linear else colours
-    elif visual.kind in ("vertex", "face"):
-        colours = _floats(visual.vertex_colors)
-        colours = _to_srgb(colours) if linear else colours
-    vertices = part.vertices @ matrix[:3, :3].T + matrix[:3, 3]
+    else:
+        raw = visual.vertex_colors if visual.kind in ("vertex", "face") else None
+        if visual.kind == "texture":  # a glTF material without a texture
+            raw = visual.vertex_attributes.data.get("color")
+        if raw is not None:
+            colours, merge = _floats(raw), False
+            colours = _to_srgb(colours) if linear else colours
+    vertices = (part.vertices @ matrix[:3, :3].T + matrix[:3, 3]).astype(np.float32)
     faces = part.faces if np.linalg.det(matrix[:3, :3]) > 0 else part.faces[:, ::-1]
-    return Mesh(vertices.astype(np.float32), faces.astype(np.int32), colours)
+    if merge and len(faces):
+        _, first, inverse = np.unique(vertices, axis=0, return_index=True, return_inverse=True)
+        kept, place = np.unique(first[inverse], return_inverse=True)  # in the file's order
+        vertices, faces, colours = vertices[kept], place[faces], None if colours is None else colours[kept]
+    return Mesh(vertices, faces.astype(np.int32), colours)
 
 
 def _floats(colours: NDArray[Any]) -> NDArray[np.float32]:

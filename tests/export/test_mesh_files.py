@@ -12,6 +12,7 @@ from PIL import Image
 from recon.errors import InputError
 from recon.export.mesh import FORMATS, read_mesh, write_mesh
 from recon.mesh.mesh import Mesh
+from recon.mesh.repair import repair
 
 
 def ball(colours: bool = True) -> Mesh:
@@ -194,3 +195,15 @@ def test_bad_meshes_and_places(tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
         write_mesh(ball(), tmp_path / "b.glb")
     assert nothing_half_written(tmp_path)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["flexicubes/block.obj", "spot_textured"])
+def test_real_meshes(shared_data, tmp_path, name):
+    path = shared_data / "meshes" / name
+    path = path if path.is_file() else next(path.glob("*.obj"))
+    mesh = read_mesh(path)
+    assert repair(mesh).statistics().watertight
+    for suffix in FORMATS:
+        write_mesh(mesh, tmp_path / f"a{suffix}")
+        assert read_mesh(tmp_path / f"a{suffix}").statistics().area == pytest.approx(mesh.statistics().area, rel=1e-5)

@@ -14,15 +14,6 @@ from recon.mesh.mesh import Mesh
 from recon.mesh.repair import repair
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """These fields are small; on a busy machine two threads wait for each other longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 RADIUS = 0.7
 CENTRE = np.array([0.3, -0.2, 0.4])
 BOUNDS = np.array([[-1.2, -1.2, -1.2], [1.5, 1.5, 1.5]])
