@@ -13,7 +13,6 @@ from recon.mesh.fusion import fuse
 from recon.mesh.mesh import Mesh
 from recon.mesh.repair import repair
 
-
 RADIUS = 0.7
 CENTRE = np.array([0.3, -0.2, 0.4])
 BOUNDS = np.array([[-1.2, -1.2, -1.2], [1.5, 1.5, 1.5]])
