@@ -67,7 +67,7 @@ def write_spz(splats: Splats, path: Path) -> None:
         _pack_rotations(splats.quats.numpy()),
         _pack_harmonics(splats.sh[:, 1:]),
     ]
-    compressor = zlib.compressobj(wbits=31)
+    compressor = zlib.compressobj(level=5, wbits=31)  # the default, 6, takes twice as long for one per cent
     with replacing(path) as beside, beside.open("wb") as file:
         for part in parts:
             file.write(compressor.compress(part))

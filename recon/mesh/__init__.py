@@ -1,0 +1,1 @@
+"""Meshes: what they are, fusion of depth maps, repair, decimation."""
