@@ -1,0 +1,46 @@
+"""Settings of the ``splats`` pipeline: what the flags, the YAML file and the web form are made from."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from recon.config import Config, setting
+
+
+class SplatsConfig(Config):
+    """Photos to splats. The presets trade time for quality; measured times are in benchmarks/README.md."""
+
+    presets: ClassVar = {
+        "fast": {"steps": 2500, "splats": 50_000, "sh_degree": 2, "max_side": 512, "turntable": 60},
+        "medium": {},
+        "high": {"steps": 20_000, "splats": 200_000, "max_side": 1200},
+    }
+
+    max_side: int = setting(
+        800, "Longest side, in pixels, of the photos as they are fitted.", group="Photos", ge=32, le=8192
+    )
+    background: Literal["auto", "black", "white"] = setting(
+        "auto", "Colour behind the scene; auto is white for cut-out photos and black otherwise.", group="Photos"
+    )
+    hold_out: bool = setting(
+        True, "Keep every 8th photo out of the fit, to measure the result on; a capture's own test set always is.",
+        group="Photos",
+    )
+    steps: int = setting(8000, "Steps of optimisation.", group="Fitting", ge=1, le=1_000_000)
+    splats: int = setting(120_000, "Most splats the model may have.", group="Fitting", ge=100, le=10_000_000)
+    sh_degree: int = setting(3, "Degree of the view-dependent colour: 0 is matte.", group="Fitting", ge=0, le=3)
+    views_per_step: int = setting(1, "Photos that each step looks at.", group="Fitting", ge=1, le=64)
+    ssim_weight: float = setting(
+        0.2, "Share of structural similarity in the loss, the rest being the absolute error.", group="Fitting", ge=0, le=1
+    )
+    antialiased: bool = setting(
+        False, "Keep small splats from growing when seen from afar (Mip-Splatting's filter).", group="Fitting"
+    )
+    refine_cameras: bool = setting(False, "Let the fit correct the camera poses.", group="Fitting")
+    exposure: bool = setting(
+        False, "Give each photo its own brightness and tint, for automatic exposures.", group="Fitting"
+    )
+    seed: int = setting(0, "Seed of everything random.", group="Fitting", ge=0, le=2**31 - 1)
+    mesh: bool = setting(True, "Make a mesh by fusing the splats' depth.", group="Results")
+    faces: int = setting(100_000, "Most faces the mesh may have.", group="Results", ge=100, le=10_000_000)
+    turntable: int = setting(120, "Frames of the turntable video; 0 for none.", group="Results", ge=0, le=2000)

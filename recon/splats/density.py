@@ -1,0 +1,97 @@
+"""More splats where the photos are not matched yet, fewer where they show nothing: a budget, and no opacity resets.
+
+Every so often each splat's share of the error is measured on a few views: Σ over pixels of its blending weight times
+the pixel's error, the vote of all views it is seen in (after FastGS, Ren et al. 2025, and Rota Bulò et al. 2024,
+"Revising densification in Gaussian splatting", eq. 5). Splats that show nothing are taken away; as many, and as many
+again as the budget's growth allows, come from splitting the splats with the greatest share in two along their longest
+axis. The number of splats never exceeds the budget, and a step of the optimiser costs what it is meant to cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kernels.geometry import rotation_matrices
+from recon.splats.model import Splats
+from recon.splats.photos import Target
+from recon.splats.render import gather, render
+
+FAINTEST = 0.005
+"""Opacity below which a splat is taken away."""
+OFFSET = 0.5
+"""How far the halves lie from the middle, in standard deviations."""
+SHRINK = math.sqrt(1 - OFFSET**2)
+"""The halves' standard deviation: together they have the variance of the whole along the axis."""
+THINNEST_SHARE = 1e-3
+"""Splats whose summed weight is below this share of the median are taken away: hidden, or outside all views."""
+
+
+def shares(splats: Splats, targets: Sequence[Target], background: Tensor, sh_degree: int, antialiased: bool) -> Tensor:
+    """Return (N, 2): each splat's summed share of the absolute error, and of the pixels, in these views."""
+    total = torch.zeros(len(splats), 2)
+    with torch.no_grad():
+        for target in targets:
+            image = render(
+                splats, target.pose, background, sh_degree=sh_degree, mask=target.mask, antialiased=antialiased
+            )[0]
+            error = (image - target.rgb).abs().mean(2)
+            if target.mask is not None:
+                error = error * target.mask
+            total += gather(splats, target.pose, torch.stack([error, torch.ones_like(error)], 2), antialiased=antialiased)
+    return total
+
+
+def useless(splats: Splats, share: Tensor) -> Tensor:
+    """Return (N,) bool: too faint, or seen by none of the views the shares come from."""
+    weight = share[:, 1]
+    return (splats.opacities < FAINTEST) | (weight < THINNEST_SHARE * weight.median())
+
+
+def split(splats: Splats, parents: Tensor) -> Splats:
+    """Return the two halves of each parent: 2·P splats, first all the one halves, then the others."""
+    whole = splats[parents]
+    longest = whole.log_scales.argmax(1)
+    rows = torch.arange(len(parents))
+    axis = rotation_matrices(whole.quats)[rows, :, longest]
+    offset = OFFSET * whole.scales[rows, longest][:, None] * axis
+    log_scales = whole.log_scales.clone()
+    log_scales[rows, longest] += math.log(SHRINK)
+    # Two halves, one behind the other in places, are to let through what the whole did.
+    opacities = 1 - (1 - whole.opacities).clamp(min=1e-4) ** (1 / (2 * SHRINK))
+    logits = torch.logit(opacities.clamp(1e-4, 1 - 1e-4))
+    halves = [Splats(whole.means + sign * offset, log_scales, whole.quats, logits, whole.sh) for sign in (1, -1)]
+    return Splats.cat(halves)
+
+
+def redistribute(
+    splats: Splats, share: Tensor, target_count: int, generator: torch.Generator
+) -> tuple[Splats, Tensor]:
+    """Take away what is useless and split what errs most until there are ``target_count`` splats.
+
+    Args:
+        splats: N splats.
+        share: (N, 2) of :func:`shares`.
+        target_count: how many there should be; fewer where too few are worth splitting.
+
+    Returns:
+        The new splats, and (M,) the old splat that each is, -1 for a half of one.
+    """
+    keep = torch.nonzero(~useless(splats, share))[:, 0]
+    if len(keep) == 0:
+        return splats, torch.arange(len(splats))
+    error = share[keep, 0]
+    wanted = min(max(0, target_count - len(keep)), int((error > 0).sum()), len(keep))
+    if wanted == 0:
+        return splats[keep], keep
+    # Sampled without replacement in proportion to the share: the largest of error^(1/u), Efraimidis & Spirakis 2006.
+    keys = torch.rand(len(keep), generator=generator).clamp(min=1e-9).log() / error.clamp(min=1e-12)
+    chosen = keys.topk(wanted).indices
+    stays = torch.ones(len(keep), dtype=torch.bool)
+    stays[chosen] = False
+    halves = split(splats, keep[chosen])
+    origin = torch.cat([keep[stays], torch.full((len(halves),), -1)])
+    return Splats.cat([splats[keep[stays]], halves]), origin

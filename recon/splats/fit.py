@@ -1,0 +1,198 @@
+"""Fitting splats to photos by Adam: coarse to fine, with a splat budget, resumable at any step.
+
+    loss = (1 − λ) mean |render − photo| + λ (1 − mean SSIM)                          (Kerbl et al. 2023, eq. 7)
+
+summed over the views of a step (MVGS, Du et al. 2024). Everything random is drawn from the seed and the number of the
+step alone, so a fit that goes on from a checkpoint takes the very steps of one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from kernels.ssim import ssim
+from recon.solve.adam import Adam, Rule
+from recon.splats.config import SplatsConfig
+from recon.splats.corrections import Corrections
+from recon.splats.density import redistribute, shares
+from recon.splats.model import Splats
+from recon.splats.photos import Target, TrainingPhoto
+from recon.splats.render import render
+
+COARSE = ((0.06, 2), (0.2, 1))
+"""Until this share of the fit: level of the photos (each level halves their size)."""
+HARMONICS = (0.1, 0.2, 0.3)
+"""Share of the fit from which degree 1, 2, 3 of the view-dependent colour are fitted."""
+DENSIFY = (0.02, 0.6)
+"""Share of the fit in which splats come and go."""
+DENSIFY_EVERY = 100
+VOTING_VIEWS = 10
+
+
+@dataclass
+class Progress:
+    """What a step tells: loss of the step, number of splats, level of the photos."""
+
+    loss: float
+    splats: int
+    level: int
+
+
+@dataclass
+class Fit:
+    """A fit under way.
+
+    Attributes:
+        splats: the model, leaf tensors that are updated in place.
+        photos: training photos with cameras in the fitting frame, whose unit is about the distance to the scene.
+        background: (3,).
+        config: settings.
+        step: steps taken.
+    """
+
+    splats: Splats
+    photos: Sequence[TrainingPhoto]
+    background: Tensor
+    config: SplatsConfig
+    step: int = 0
+    optimiser: Adam = field(init=False)
+    corrections: Corrections = field(init=False)
+    initial_count: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.initial_count = len(self.splats)
+        self.optimiser = Adam(self.splats.tensors(), rules(self.splats))
+        self.corrections = Corrections(len(self.photos), self.config.refine_cameras, self.config.exposure)
+
+    @property
+    def done(self) -> float:
+        """Share of the fit that is over."""
+        return self.step / self.config.steps
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the view-dependent colour that is fitted at this step."""
+        return min(self.config.sh_degree, sum(self.done >= start for start in HARMONICS))
+
+    @property
+    def level(self) -> int:
+        """Level of the photos at this step."""
+        return next((level for end, level in COARSE if self.done < end), 0)
+
+    def run(self) -> Iterator[Progress]:
+        """Take the steps that are left, one for each item."""
+        while self.step < self.config.steps:
+            if self.step % DENSIFY_EVERY == 0 and DENSIFY[0] <= self.done <= DENSIFY[1]:
+                self._densify()
+            loss = self._take_step()
+            self.step += 1
+            yield Progress(loss, len(self.splats), self.level)
+
+    def target(self, index: int) -> Target:
+        """Return photo ``index`` at this step's size."""
+        return self.photos[index].levels[self.level]
+
+    def _views(self) -> list[int]:
+        """Return the photos of this step: each appears once before any appears again."""
+        count, each = len(self.photos), self.config.views_per_step
+        chosen = []
+        for k in range(self.step * each, self.step * each + each):
+            epoch, place = divmod(k, count)
+            chosen.append(int(torch.randperm(count, generator=self._generator(1, epoch))[place]))
+        return chosen
+
+    def _generator(self, purpose: int, number: int) -> torch.Generator:
+        return torch.Generator().manual_seed((self.config.seed * 4 + purpose) * 1_000_003 + number)
+
+    def _take_step(self) -> float:
+        parameters = self.splats.tensors()
+        for tensor in parameters.values():
+            tensor.requires_grad_(True)
+            tensor.grad = None
+        touched = torch.zeros(len(self.splats), dtype=torch.bool)
+        total = 0.0
+        for index in self._views():
+            target = self.target(index)
+            pose = self.corrections.pose(index, target.pose)
+            image, _, meta = render(
+                self.splats,
+                pose,
+                self.background,
+                sh_degree=self.sh_degree,
+                mask=target.mask,
+                antialiased=self.config.antialiased,
+            )
+            touched |= meta["radii"][0] > 0
+            loss = photometric_loss(self.corrections.expose(index, image), target, self.config.ssim_weight)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        gradients = {name: t.grad for name, t in parameters.items() if t.grad is not None}
+        for tensor in parameters.values():
+            tensor.requires_grad_(False)
+        # No splat moves by more than half its own size in a step.
+        limits = {"means": 0.5 * self.splats.log_scales.mean(1).exp()}
+        self.optimiser.step(gradients, touched, self.done, limits)
+        self.corrections.step(self.done)
+        return total / self.config.views_per_step
+
+    def _densify(self) -> None:
+        first, last = DENSIFY
+        grown = min(1.0, (self.done - first) / (0.75 * (last - first)))
+        budget = max(self.config.splats, self.initial_count)
+        wanted = round(self.initial_count * (budget / self.initial_count) ** grown)
+        order = torch.randperm(len(self.photos), generator=self._generator(2, self.step))[:VOTING_VIEWS]
+        targets = [self.target(int(i)) for i in order]
+        share = shares(self.splats, targets, self.background, self.sh_degree, self.config.antialiased)
+        splats, origin = redistribute(self.splats, share, wanted, self._generator(3, self.step))
+        self.splats = splats
+        self.optimiser.replace(splats.tensors(), origin)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all tensors of the fit, for a checkpoint; with ``step`` and ``initial_count`` they are all of it."""
+        return {
+            **{f"splats.{name}": t for name, t in self.splats.tensors().items()},
+            **{f"adam.{name}": t for name, t in self.optimiser.state().items()},
+            **{f"corrections.{name}": t for name, t in self.corrections.state().items()},
+        }
+
+    def load_state(self, tensors: dict[str, Tensor], step: int, initial_count: int) -> None:
+        """Go on from a checkpoint."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+        self.splats = Splats(**{name: t.clone() for name, t in part("splats.").items()})
+        self.optimiser = Adam(self.splats.tensors(), rules(self.splats))
+        self.optimiser.load_state(part("adam."))
+        self.corrections.load_state(part("corrections."))
+        self.step, self.initial_count = step, initial_count
+
+
+def photometric_loss(image: Tensor, target: Target, ssim_weight: float) -> Tensor:
+    """Return the loss of one (H, W, 3) render; where the photo's mask is False nothing counts."""
+    photo = target.rgb
+    if target.mask is None:
+        error = (image - photo).abs().mean()
+        return (1 - ssim_weight) * error + ssim_weight * (1 - ssim(image, photo).mean())
+    mask = target.mask[..., None]
+    image = torch.where(mask, image, photo)  # alike outside, so that windows at the border see no difference
+    share = mask.float().mean().clamp(min=1e-6)
+    dissimilarity = ((1 - ssim(image, photo)) * mask).mean() / share
+    return (1 - ssim_weight) * (image - photo).abs().mean() / share + ssim_weight * dissimilarity
+
+
+def rules(splats: Splats) -> dict[str, Rule]:
+    """Return the optimiser's rules: 2 to 30 times the rates of 3DGS, made safe by the limits on each step."""
+    harmonics = torch.full((splats.sh.shape[1], 3), 1e-3)
+    harmonics[0] = 2e-2
+    return {
+        "means": Rule(torch.full((3,), 1.5e-3), 0.02),
+        "log_scales": Rule(torch.full((3,), 2e-2), 0.05, 0.3),
+        "quats": Rule(torch.full((4,), 1e-2), 0.05, 0.3),
+        "logits": Rule(torch.full((1,), 1e-1), 0.05, 1.0),
+        "sh": Rule(harmonics.flatten(), 0.05, 0.5),
+    }

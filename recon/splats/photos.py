@@ -1,0 +1,94 @@
+"""The photos as a fit reads them: 8-bit, at full, half and quarter size, behind a plain background."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recon.capture.capture import Camera, Photo, View
+from recon.capture.resize import resize_photo
+from recon.events import Events
+from recon.splats.render import Pose
+
+LEVELS = 3
+
+
+@dataclass(frozen=True)
+class Target:
+    """One photo at one size.
+
+    Attributes:
+        image: (H, W, 3) uint8, over the background where it is cut out.
+        mask: (H, W) bool, what counts; None means all of it.
+        pose: the camera at this size.
+    """
+
+    image: Tensor
+    mask: Tensor | None
+    pose: Pose
+
+    @property
+    def rgb(self) -> Tensor:
+        """(H, W, 3) float32 in [0, 1]."""
+        return self.image.float() / 255
+
+
+@dataclass(frozen=True)
+class TrainingPhoto:
+    """One photo at all sizes, the largest first; eight bits a channel, so that hundreds fit into memory."""
+
+    name: str
+    camera: Camera
+    levels: tuple[Target, ...]
+
+
+def background_colour(setting: str, photos: Sequence[Photo]) -> Tensor:
+    """Return (3,): what ``setting`` says, ``auto`` being white where a photo is cut out and black otherwise."""
+    white = setting == "white" or (setting == "auto" and any(p.mask_is_alpha for p in photos))
+    return torch.full((3,), 1.0 if white else 0.0)
+
+
+def over(photo: Photo, background: Tensor) -> Tensor:
+    """Return (H, W, 3) of ``photo`` composited over the background where its mask is alpha."""
+    rgb = torch.from_numpy(np.ascontiguousarray(photo.rgb))
+    if not photo.mask_is_alpha or photo.mask is None:
+        return rgb
+    alpha = torch.from_numpy(np.ascontiguousarray(photo.mask))[..., None]
+    return rgb * alpha + background * (1 - alpha)
+
+
+def counted(photo: Photo) -> Tensor | None:
+    """Return (H, W) bool, the pixels that are to be reconstructed; None where all are."""
+    if photo.mask is None or photo.mask_is_alpha:
+        return None
+    return torch.from_numpy(photo.mask > 0.5)
+
+
+def load_photos(views: Sequence[View], setting: str, events: Events, stage: str) -> tuple[list[TrainingPhoto], Tensor]:
+    """Read the views (already at the working resolution, with cameras) and return them with the background's colour."""
+    photos: list[TrainingPhoto] = []
+    background: Tensor | None = None
+    for i, view in enumerate(views):
+        events.progress(stage, i, len(views))
+        photo = view.load()
+        if background is None:
+            background = background_colour(setting, [photo])
+        camera = view.camera
+        if camera is None:
+            raise ValueError(f"view {view.name} has no camera")
+        photos.append(TrainingPhoto(view.name, camera, tuple(_levels(photo, camera, background))))
+    return photos, torch.zeros(3) if background is None else background
+
+
+def _levels(photo: Photo, camera: Camera, background: Tensor) -> list[Target]:
+    levels = []
+    for level in range(LEVELS):
+        width, height = max(1, camera.width >> level), max(1, camera.height >> level)
+        small = resize_photo(photo, width, height)
+        image = (over(small, background) * 255).round().clamp(0, 255).to(torch.uint8)
+        levels.append(Target(image, counted(small), Pose.of(camera.resized(width, height))))
+    return levels
