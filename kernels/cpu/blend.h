@@ -1,7 +1,8 @@
 // Front-to-back blending of one tile, and its reverse: the inner loops.
 //
 // One row of 16 pixels is one vector (or two, or four); all state of a tile lies in L1. In a lane dx is constant for a
-// splat, so log2 alpha = q0 + dy (q1 + C dy) costs two multiply-adds a row, and in the reverse pass geometry needs
+// splat, so log2 alpha = q0 + dy (q1 + C dy) costs two multiply-adds a row (dy counts up as a vector: from a scalar it
+// would be converted and broadcast in each row, which cost a seventh of the pass), and in the reverse pass geometry needs
 // three running sums a lane (g, g dy, g dy²), multiplied by dx and dx² once at the end.
 //
 // The reverse pass also runs front to back: with S = ∂L/∂image · image the part of the gradient that lies behind
@@ -23,35 +24,57 @@ struct alignas(64) TilePlane {
 
 /// A tile of the image: x0, y0 its first pixel, columns × rows its size at the image's border.
 struct Tile {
-    int x0, y0, columns, rows;
+    int x0, y0, columns, rows, width;
     Tile(const SplatScene& s, int index)
-        : x0(index % s.tiles_x() * tile), y0(index / s.tiles_x() * tile), columns(min(tile, s.width - x0)), rows(min(tile, s.height - y0)) {}
-    template <class F> void pixels(const SplatScene& s, F&& f) const {
-        for (int y = 0; y < rows; ++y)
-            for (int x = 0; x < columns; ++x) f(int64_t(y0 + y) * s.width + x0 + x, x / W, y, x % W);
-    }
+        : x0(index % s.tiles_x() * tile), y0(index / s.tiles_x() * tile), columns(min(tile, s.width - x0)), rows(min(tile, s.height - y0)),
+          width(s.width) {}
+    int64_t pixel(int y) const { return int64_t(y0 + y) * width + x0; }
 };
+
+/// Copy a row of `columns` pixels of `channels` floats out of the CH planes, or into them (zeros beyond the row's end).
+/// Through a buffer, so that what the compiler sees has fixed sizes: pixel by pixel this was a seventh of the blend.
+template <int CH> inline void row_out(const TilePlane* planes, int y, int columns, int channels, float* to) {
+    float row[tile][CH];
+    for (int x = 0; x < tile; ++x)
+        for (int c = 0; c < CH; ++c) row[x][c] = planes[c].at[x / W][y][x % W];
+    if (columns == tile && channels == CH) std::memcpy(to, row, sizeof row);
+    else
+        for (int x = 0; x < columns; ++x) std::memcpy(to + x * channels, row[x], sizeof(float) * size_t(channels));
+}
+template <int CH> inline void row_in(TilePlane* planes, int y, int columns, int channels, const float* from) {
+    float row[tile][CH];
+    if (columns == tile && channels == CH) std::memcpy(row, from, sizeof row);
+    else {
+        std::memset(row, 0, sizeof row);
+        for (int x = 0; x < columns; ++x) std::memcpy(row[x], from + x * channels, sizeof(float) * size_t(channels));
+    }
+    for (int x = 0; x < tile; ++x)
+        for (int c = 0; c < CH; ++c) planes[c].at[x / W][y][x % W] = row[x][c];
+}
 
 /// Transmittance 1 where there is a pixel to be rendered, 0 (finished) elsewhere. Returns whether there is any.
 inline bool start(const SplatScene& s, const Tile& t, TilePlane& T) {
     std::memset(&T, 0, sizeof T);
-    bool some = false;
-    t.pixels(s, [&](int64_t pixel, int part, int y, int x) {
-        const bool on = !s.mask || s.mask[pixel];
-        T.at[part][y][x] = on ? 1.0f : 0.0f;
-        some |= on;
-    });
+    bool some = !s.mask;
+    for (int y = 0; y < t.rows; ++y)
+        for (int x = 0; x < t.columns; ++x) {
+            const bool on = !s.mask || s.mask[t.pixel(y) + x];
+            T.at[x / W][y][x % W] = on ? 1.0f : 0.0f;
+            some |= on;
+        }
     return some;
 }
 
+/// What shows of the background, from the transmittance: 1 where nothing was rendered. (Rendering leaves some always.)
+inline Vf uncovered(Vf T) { return select(lt(splat(0.0f), T), T, splat(1.0f)); }
+
 /// A pair's splat as it is seen from one part of a tile.
 struct Row {
-    Vf dx, q0, q1;
-    float v, C;
+    Vf dx, q0, q1, C;
     Row(const float* r, float x0)
         : dx(splat(x0 + 0.5f - r[record::u]) + iota()), q0(r[record::A] * dx * dx + r[record::lo]), q1(r[record::B] * dx),
-          v(r[record::v]), C(r[record::C]) {}
-    Vf exponent(float dy) const { return q0 + dy * (q1 + C * dy); }
+          C(splat(r[record::C])) {}
+    Vf exponent(Vf dy) const { return q0 + dy * (q1 + C * dy); }
 };
 
 template <int CH, bool MEDIAN> void blend_tile(const SplatScene& s, const SplatState& state, const SplatImages& out, int index) {
@@ -72,19 +95,23 @@ template <int CH, bool MEDIAN> void blend_tile(const SplatScene& s, const SplatS
         const uint32_t pair = state.pairs[k];
         const float* r = state.records + size_t(pair & 0xffffff) * stride;
         const int row0 = (pair >> 24) & 15, row1 = pair >> 28;
+        Vf channel[CH];
+        for (int c = 0; c < CH; ++c) channel[c] = splat(r[record::channels + c]);
         for (int part = 0; part < parts; ++part) {
             const Row row(r, float(tile_.x0 + part * W));
+            Vf dy = splat(float(tile_.y0 + row0) + 0.5f - r[record::v]) - 1.0f;
             for (int y = row0; y <= row1; ++y) {
+                dy += 1.0f;
                 const Vf before = load(T.at[part][y]);
                 const Mask open = ge(before, eps);
                 if (!any(open)) {
                     live[part] &= ~(1u << y);
                     continue;
                 }
-                const Vf p = row.exponent(float(tile_.y0 + y) + 0.5f - row.v);
+                const Vf p = row.exponent(dy);
                 const Mask m = both(open, ge(p, cut));
                 const Vf w = keep(m, min(exp2(p), most) * before);
-                for (int c = 0; c < CH; ++c) store(colour[c].at[part][y], load(colour[c].at[part][y]) + w * r[record::channels + c]);
+                for (int c = 0; c < CH; ++c) store(colour[c].at[part][y], load(colour[c].at[part][y]) + w * channel[c]);
                 const Vf after = before - w;
                 store(T.at[part][y], after);
                 if (MEDIAN) {
@@ -102,13 +129,19 @@ template <int CH, bool MEDIAN> void blend_tile(const SplatScene& s, const SplatS
         if (!alive) break;
     }
 
-    tile_.pixels(s, [&](int64_t pixel, int part, int y, int x) {
-        const float left = (!s.mask || s.mask[pixel]) ? T.at[part][y][x] : 1.0f;
-        float* to = out.image + pixel * s.channels();
-        for (int c = 0; c < s.channels(); ++c) to[c] = colour[c].at[part][y][x] + (s.background ? left * s.background[c] : 0.0f);
-        out.alpha[pixel] = 1.0f - left;
-        if (MEDIAN && out.median) out.median[pixel] = median[part][y][x];
-    });
+    for (int y = 0; y < tile_.rows; ++y) {
+        for (int part = 0; part < parts; ++part) {
+            const Vf left = uncovered(load(T.at[part][y]));
+            store(T.at[part][y], 1.0f - left);  // alpha from here on
+            if (s.background)
+                for (int c = 0; c < s.channels(); ++c) store(colour[c].at[part][y], load(colour[c].at[part][y]) + left * s.background[c]);
+        }
+        const int64_t pixel = tile_.pixel(y);
+        row_out<CH>(colour, y, tile_.columns, s.channels(), out.image + pixel * s.channels());
+        row_out<1>(&T, y, tile_.columns, 1, out.alpha + pixel);
+        if (MEDIAN && out.median)
+            for (int x = 0; x < tile_.columns; ++x) out.median[pixel + x] = median[x / W][y][x % W];
+    }
 }
 
 /// Writes one row of gradients a pair: the six moments, then the channels; adds to `background_sums` (CH).
@@ -119,22 +152,31 @@ void blend_tile_backward(const SplatScene& s, const SplatState& state, const Spl
     const Tile tile_(s, index);
     alignas(64) TilePlane T, behind, incoming[CH];
     const bool some = start(s, tile_, T);
-    std::memset(&behind, 0, sizeof behind);
-    std::memset(incoming, 0, sizeof incoming);
     const int channels = s.channels();
-    for (int c = 0; c < channels; ++c) background_sums[c] = 0;
-    tile_.pixels(s, [&](int64_t pixel, int part, int y, int x) {
-        const bool on = !s.mask || s.mask[pixel];
-        const float left = 1.0f - out.alpha[pixel];
-        float total = -g.alpha[pixel] * left;
-        for (int c = 0; c < channels; ++c) {
-            const float gradient = g.image[pixel * channels + c];
-            total += gradient * out.image[pixel * channels + c];
-            background_sums[c] += left * gradient;
-            if (on) incoming[c].at[part][y][x] = gradient;
+    alignas(64) TilePlane image[CH], alpha, alpha_gradient;
+    Vf background[CH];
+    for (int c = 0; c < CH; ++c) background[c] = splat(0.0f);
+    std::memset(&behind, 0, sizeof behind);
+    for (int y = 0; y < tile_.rows; ++y) {
+        const int64_t pixel = tile_.pixel(y);
+        row_in<CH>(incoming, y, tile_.columns, channels, g.image + pixel * channels);
+        row_in<CH>(image, y, tile_.columns, channels, out.image + pixel * channels);
+        row_in<1>(&alpha, y, tile_.columns, 1, out.alpha + pixel);
+        row_in<1>(&alpha_gradient, y, tile_.columns, 1, g.alpha + pixel);
+        for (int part = 0; part < parts; ++part) {
+            const Vf left = 1.0f - load(alpha.at[part][y]);
+            const Mask on = lt(splat(0.0f), load(T.at[part][y]));
+            Vf total = -left * load(alpha_gradient.at[part][y]);
+            for (int c = 0; c < CH; ++c) {
+                const Vf gradient = load(incoming[c].at[part][y]);
+                total += gradient * load(image[c].at[part][y]);
+                background[c] += left * gradient;
+                store(incoming[c].at[part][y], keep(on, gradient));
+            }
+            store(behind.at[part][y], keep(on, total));
         }
-        if (on) behind.at[part][y][x] = total;
-    });
+    }
+    for (int c = 0; c < channels; ++c) background_sums[c] = sum(background[c]);
 
     const uint32_t begin = state.tile_start[index], end = state.tile_start[index + 1];
     const Vf cut = splat(log2_smallest_alpha), eps = splat(finished_transmittance), most = splat(largest_alpha), zero = splat(0.0f);
@@ -154,14 +196,15 @@ void blend_tile_backward(const SplatScene& s, const SplatState& state, const Spl
         for (int part = 0; part < parts; ++part) {
             const Row row(r, float(tile_.x0 + part * W));
             Vf m0 = zero, m1 = zero, m2 = zero;
+            Vf dy = splat(float(tile_.y0 + row0) + 0.5f - r[record::v]) - 1.0f;
             for (int y = row0; y <= row1; ++y) {
+                dy += 1.0f;
                 const Vf before = load(T.at[part][y]);
                 const Mask open = ge(before, eps);
                 if (!any(open)) {
                     live[part] &= ~(1u << y);
                     continue;
                 }
-                const float dy = float(tile_.y0 + y) + 0.5f - row.v;
                 const Vf p = row.exponent(dy);
                 const Mask m = both(open, ge(p, cut));
                 const Vf raw = exp2(p);
