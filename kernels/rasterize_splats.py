@@ -144,7 +144,9 @@ def rasterize_splats(
             if "ED" in render_mode:
                 depth = depth / alpha[..., None].clamp(min=1e-10)
             with torch.no_grad():
-                c, a, b = planes[median.clamp(min=0).long()].split(1, dim=2) if len(means) else (torch.zeros_like(depth),) * 3
+                c, a, b = (
+                    planes[median.clamp(min=0).long()].split(1, dim=2) if len(means) else (torch.zeros_like(depth),) * 3
+                )
                 medians.append(torch.where(median[..., None] >= 0, c + a * x + b * y, 0))
             normal_images.append(normal)
             image = torch.cat([color, depth], dim=2) if with_color else depth
@@ -325,9 +327,7 @@ def _backward_cpu(
 
 
 @torch.library.register_fake("egregium::rasterize_splats")
-def _forward_fake(
-    means: Tensor, *rest: Any
-) -> tuple[Tensor, ...]:
+def _forward_fake(means: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     colors, features = rest[3], rest[4]
     width, height, median = rest[9], rest[10], rest[16]
     channels = _channels(colors, features)

@@ -41,6 +41,9 @@ from recon.events import Events
 ROBUST_LIMIT = 40
 """Up to so many photos, photos left out are worth a second run with the slower features."""
 
+MODEL = "model"
+"""Folder within the working directory where the model that is used lies, in COLMAP's binary format."""
+
 _MIN_REGISTERED = 3
 _GOOD_TRACK, _GOOD_ERROR, _ENOUGH_POINTS = 3, 2.0, 500
 _HINT = (
@@ -137,7 +140,15 @@ def estimate_poses(
     report = _report(run, views, seconds, estimate_pose_seconds(len(views), capture.ordered))
     for line in report.text().splitlines()[2:]:
         events.warn(line)
+    model = workdir / MODEL
+    model.mkdir(exist_ok=True)
+    run.models[0].write(model)
     return _posed(capture, run.models[0]), report
+
+
+def read_poses(capture: Capture, workdir: Path) -> Capture:
+    """Return what :func:`estimate_poses` of this capture returned when it ran in ``workdir``."""
+    return _posed(capture, pycolmap.Reconstruction(workdir / MODEL))
 
 
 def _claim(workdir: Path, views: list[list[object]], settings: list[object]) -> None:

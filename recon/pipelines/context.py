@@ -65,7 +65,7 @@ class Context(Generic[C]):
         folder: where it writes what later stages read; as it was left when the stage was interrupted.
         memo: shared by the stages of this run, for what is dear to load twice (a capture); empty when it begins, so
             whatever is put there must be loadable from the stages' folders too.
-        record: counts, metrics and the rest, to be filled in.
+        record: counts, metrics and the rest, to be filled in; ``records``: those of the stages before.
     """
 
     def __init__(
@@ -79,11 +79,13 @@ class Context(Generic[C]):
         key: str,
         memo: dict[str, Any],
         seconds_before: float,
+        records: Mapping[str, Record] | None = None,
     ) -> None:
         self.job, self.config, self.input, self.device, self.events = job, config, input, device, events
         self.stage, self.key, self.memo = stage, key, memo
         self.folder = job.folder / "stages" / stage
         self.record = Record()
+        self.records = records or {}
         self._before = seconds_before
         self._base = 0.0  # seconds of earlier runs
         self._begun = self._saved = time.monotonic()

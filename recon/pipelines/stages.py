@@ -125,7 +125,7 @@ def run_stages(
                 events.emit(StageStarted(stage=stage.name, cached=True))
                 continue
             before = sum(r.seconds for r in records.values())
-            context = Context(job, config, input, device, events, stage.name, keys[stage.name], memo, before)
+            context = Context(job, config, input, device, events, stage.name, keys[stage.name], memo, before, records)
             current.append(context)
             _run_stage(stage, context)
             records[stage.name] = current.pop().record
@@ -135,7 +135,7 @@ def run_stages(
             current[-1].stop_clock()
             records[current[-1].stage] = current[-1].record
         events.emit(Failed(code=error.code, message=error.message, hint=error.hint))
-    outcome = Outcome(_result(pipeline.name, device, records, notes, error), error)
+    outcome = Outcome(make_result(pipeline.name, device, records, notes, error), error)
     return _write(job, outcome)
 
 
@@ -213,8 +213,12 @@ def _hash(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _result(
-    pipeline: str, device: str, records: Mapping[str, Record], notes: list[str], error: ReconError | None
+def make_result(
+    pipeline: str,
+    device: str,
+    records: Mapping[str, Record],
+    notes: Iterable[str] = (),
+    error: ReconError | None = None,
 ) -> dict[str, Any]:
     """Return result.json, version 1."""
     counts = dict.fromkeys(COUNTS, 0)

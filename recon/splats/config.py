@@ -23,7 +23,8 @@ class SplatsConfig(Config):
         "auto", "Colour behind the scene; auto is white for cut-out photos and black otherwise.", group="Photos"
     )
     hold_out: bool = setting(
-        True, "Keep every 8th photo out of the fit, to measure the result on; a capture's own test set always is.",
+        True,
+        "Keep every 8th photo out of the fit, to measure the result on; a capture's own test set always is.",
         group="Photos",
     )
     steps: int = setting(8000, "Steps of optimisation.", group="Fitting", ge=1, le=1_000_000)
@@ -31,7 +32,11 @@ class SplatsConfig(Config):
     sh_degree: int = setting(3, "Degree of the view-dependent colour: 0 is matte.", group="Fitting", ge=0, le=3)
     views_per_step: int = setting(1, "Photos that each step looks at.", group="Fitting", ge=1, le=64)
     ssim_weight: float = setting(
-        0.2, "Share of structural similarity in the loss, the rest being the absolute error.", group="Fitting", ge=0, le=1
+        0.2,
+        "Share of structural similarity in the loss, the rest being the absolute error.",
+        group="Fitting",
+        ge=0,
+        le=1,
     )
     antialiased: bool = setting(
         False, "Keep small splats from growing when seen from afar (Mip-Splatting's filter).", group="Fitting"

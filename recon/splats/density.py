@@ -41,7 +41,9 @@ def shares(splats: Splats, targets: Sequence[Target], background: Tensor, sh_deg
             error = (image - target.rgb).abs().mean(2)
             if target.mask is not None:
                 error = error * target.mask
-            total += gather(splats, target.pose, torch.stack([error, torch.ones_like(error)], 2), antialiased=antialiased)
+            total += gather(
+                splats, target.pose, torch.stack([error, torch.ones_like(error)], 2), antialiased=antialiased
+            )
     return total
 
 
@@ -67,9 +69,7 @@ def split(splats: Splats, parents: Tensor) -> Splats:
     return Splats.cat(halves)
 
 
-def redistribute(
-    splats: Splats, share: Tensor, target_count: int, generator: torch.Generator
-) -> tuple[Splats, Tensor]:
+def redistribute(splats: Splats, share: Tensor, target_count: int, generator: torch.Generator) -> tuple[Splats, Tensor]:
     """Take away what is useless and split what errs most until there are ``target_count`` splats.
 
     Args:

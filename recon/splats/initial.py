@@ -78,7 +78,9 @@ def hull_points(
     return Points(xyz, _mean_colours(xyz, cameras, images))
 
 
-def random_points(cameras: Sequence[Camera], images: Sequence[Array], count: int, generator: np.random.Generator) -> Points:
+def random_points(
+    cameras: Sequence[Camera], images: Sequence[Array], count: int, generator: np.random.Generator
+) -> Points:
     """Return points spread over what the cameras look at: for captures with neither points nor masks."""
     centre, reach = _focus_box(cameras)
     xyz = generator.uniform(centre - reach, centre + reach, (count, 3))
@@ -93,7 +95,9 @@ def _focus_box(cameras: Sequence[Camera]) -> tuple[NDArray[np.float64], float]:
     return np.zeros(3), float(np.median(distances)) * min(1.0, 1.2 * float(np.median(half_views)))
 
 
-def _project(xyz: NDArray[np.float64], camera: Camera) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+def _project(
+    xyz: NDArray[np.float64], camera: Camera
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """Return pixel columns and rows of (P, 3) points, and which of them are in the image."""
     local = xyz @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]
     z = np.maximum(local[:, 2], 1e-9)
@@ -124,3 +128,11 @@ def _mean_colours(xyz: NDArray[np.float64], cameras: Sequence[Camera], images: S
         total[seen] += image[row[seen], column[seen]]
         views[seen] += 1
     return np.where(views > 0, total / np.maximum(views, 1), 0.5).astype(np.float32)
+
+
+def thinned(points: Points, count: int, generator: np.random.Generator) -> Points:
+    """Return at most ``count`` of the points, chosen at random where there are more."""
+    if len(points.xyz) <= count:
+        return points
+    index = np.sort(generator.choice(len(points.xyz), count, replace=False))
+    return Points(points.xyz[index], points.rgb[index])
