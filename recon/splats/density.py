@@ -27,7 +27,9 @@ OFFSET = 0.5
 SHRINK = math.sqrt(1 - OFFSET**2)
 """The halves' standard deviation: together they have the variance of the whole along the axis."""
 THINNEST_SHARE = 1e-3
-"""Splats whose summed weight is below this share of the median are taken away: hidden, or outside all views."""
+"""A splat whose summed weight is below this share of the median was not seen."""
+PATIENCE = 5
+"""So many votes in a row must not have seen a splat before it is taken away: other views may still need it."""
 
 
 def shares(splats: Splats, targets: Sequence[Target], background: Tensor, sh_degree: int, antialiased: bool) -> Tensor:
@@ -47,10 +49,15 @@ def shares(splats: Splats, targets: Sequence[Target], background: Tensor, sh_deg
     return total
 
 
-def useless(splats: Splats, share: Tensor) -> Tensor:
-    """Return (N,) bool: too faint, or seen by none of the views the shares come from."""
+def count_unseen(unseen: Tensor, share: Tensor) -> Tensor:
+    """Return (N,): for how many votes in a row no view has seen each splat; ``unseen`` is the count before."""
     weight = share[:, 1]
-    return (splats.opacities < FAINTEST) | (weight < THINNEST_SHARE * weight.median())
+    return torch.where(weight < THINNEST_SHARE * weight.median(), unseen + 1, 0)
+
+
+def useless(splats: Splats, unseen: Tensor) -> Tensor:
+    """Return (N,) bool: too faint, or hidden for long."""
+    return (splats.opacities < FAINTEST) | (unseen >= PATIENCE)
 
 
 def split(splats: Splats, parents: Tensor) -> Splats:
@@ -69,21 +76,24 @@ def split(splats: Splats, parents: Tensor) -> Splats:
     return Splats.cat(halves)
 
 
-def redistribute(splats: Splats, share: Tensor, target_count: int, generator: torch.Generator) -> tuple[Splats, Tensor]:
+def redistribute(
+    splats: Splats, error: Tensor, unseen: Tensor, target_count: int, generator: torch.Generator
+) -> tuple[Splats, Tensor]:
     """Take away what is useless and split what errs most until there are ``target_count`` splats.
 
     Args:
         splats: N splats.
-        share: (N, 2) of :func:`shares`.
+        error: (N,) each splat's share of the error.
+        unseen: (N,) of :func:`count_unseen`.
         target_count: how many there should be; fewer where too few are worth splitting.
 
     Returns:
         The new splats, and (M,) the old splat that each is, -1 for a half of one.
     """
-    keep = torch.nonzero(~useless(splats, share))[:, 0]
+    keep = torch.nonzero(~useless(splats, unseen))[:, 0]
     if len(keep) == 0:
         return splats, torch.arange(len(splats))
-    error = share[keep, 0]
+    error = error[keep]
     wanted = min(max(0, target_count - len(keep)), int((error > 0).sum()), len(keep))
     if wanted == 0:
         return splats[keep], keep

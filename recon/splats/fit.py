@@ -18,7 +18,7 @@ from kernels.ssim import ssim
 from recon.solve.adam import Adam, Rule
 from recon.splats.config import SplatsConfig
 from recon.splats.corrections import Corrections
-from recon.splats.density import redistribute, shares
+from recon.splats.density import count_unseen, redistribute, shares
 from recon.splats.model import Splats
 from recon.splats.photos import Target, TrainingPhoto
 from recon.splats.render import render
@@ -62,9 +62,11 @@ class Fit:
     optimiser: Adam = field(init=False)
     corrections: Corrections = field(init=False)
     initial_count: int = field(init=False)
+    unseen: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         self.initial_count = len(self.splats)
+        self.unseen = torch.zeros(len(self.splats), dtype=torch.int64)
         self.optimiser = Adam(self.splats.tensors(), rules(self.splats))
         self.corrections = Corrections(len(self.photos), self.config.refine_cameras, self.config.exposure)
 
@@ -147,13 +149,16 @@ class Fit:
         order = torch.randperm(len(self.photos), generator=self._generator(2, self.step))[:VOTING_VIEWS]
         targets = [self.target(int(i)) for i in order]
         share = shares(self.splats, targets, self.background, self.sh_degree, self.config.antialiased)
-        splats, origin = redistribute(self.splats, share, wanted, self._generator(3, self.step))
+        self.unseen = count_unseen(self.unseen, share)
+        splats, origin = redistribute(self.splats, share[:, 0], self.unseen, wanted, self._generator(3, self.step))
+        self.unseen = torch.where(origin >= 0, self.unseen[origin.clamp(min=0)], 0)
         self.splats = splats
         self.optimiser.replace(splats.tensors(), origin)
 
     def state(self) -> dict[str, Tensor]:
         """Return all tensors of the fit, for a checkpoint; with ``step`` and ``initial_count`` they are all of it."""
         return {
+            "unseen": self.unseen,
             **{f"splats.{name}": t for name, t in self.splats.tensors().items()},
             **{f"adam.{name}": t for name, t in self.optimiser.state().items()},
             **{f"corrections.{name}": t for name, t in self.corrections.state().items()},
@@ -169,6 +174,7 @@ class Fit:
         self.optimiser = Adam(self.splats.tensors(), rules(self.splats))
         self.optimiser.load_state(part("adam."))
         self.corrections.load_state(part("corrections."))
+        self.unseen = tensors["unseen"].clone()
         self.step, self.initial_count = step, initial_count
 
 
