@@ -6,7 +6,7 @@ at run time for the machine's instruction set. The readable twin is ``kernels/re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ def rasterize_splats(
     masks: Tensor | Sequence[Tensor] | None = None,
     rasterize_mode: str = "classic",
     render_mode: str = "RGB",
-) -> tuple[Any, Any, dict[str, Any]]:
+) -> tuple[Any, Any, Mapping[str, Any]]:
     """Render splats, front to back, with the names and meanings of gsplat's ``rasterization``.
 
     A splat contributes to a pixel iff its alpha there is at least 1/255 and the transmittance in front of it at least
@@ -63,8 +63,8 @@ def rasterize_splats(
         far_plane: splats further than this are culled.
         eps2d: added to the image-space variances, in square pixels.
         backgrounds: (C, D); black where None.
-        masks: (C, H, W) bool, or a list of (H_c, W_c) where sizes differ. Where False nothing is rendered: colour is the
-            background, alpha 0, and no gradient flows.
+        masks: (C, H, W) bool, or a list of (H_c, W_c) where sizes differ. Where False nothing is rendered: colour
+            is the background, alpha 0, and no gradient flows.
         rasterize_mode: ``"antialiased"`` keeps a small splat's total opacity (Mip-Splatting's 2D filter).
         render_mode: ``"RGB"``; ``"D"`` accumulated or ``"ED"`` expected depth alone; ``"RGB+D"``, ``"RGB+ED"`` both,
             depth as the last channel.
@@ -78,8 +78,8 @@ def rasterize_splats(
             normals by weight, in the world's frame, towards the camera. A splat's depth is a plane, not one number.
 
     Differentiable in means, quats, scales, opacities, colors, backgrounds, viewmats and Ks (fx, fy, cx, cy). Not
-    differentiable: ``median_depths`` and the rest of ``meta`` but ``normals``; culling; the limits at which the projection
-    is linearised outside the field of view. Deterministic: the same bits for any number of threads.
+    differentiable: ``median_depths`` and the rest of ``meta`` but ``normals``; culling; the limits at which the
+    projection is linearised outside the field of view. Deterministic: the same bits for any number of threads.
 
     Raises:
         ValueError: a shape, dtype, device or setting does not fit; the message names it.
@@ -152,9 +152,8 @@ def rasterize_splats(
             image = torch.cat([color, depth], dim=2) if with_color else depth
         images.append(image)
         alphas.append(alpha[..., None])
-    meta = _Meta(views)
-    if with_depth:
-        meta |= {"median_depths": _join(medians), "normals": _join(normal_images)}
+    known = {"median_depths": _join(medians), "normals": _join(normal_images)} if with_depth else {}
+    meta = _Meta(views, known)
     return _join(images), _join(alphas), meta
 
 
@@ -171,32 +170,39 @@ def _pixel_centres(width: int, height: int, like: Tensor) -> tuple[Tensor, Tenso
     return x.expand(height, width)[..., None], y[:, None].expand(height, width)[..., None]
 
 
-class _Meta(dict[str, Any]):
+class _Meta(Mapping[str, Any]):
     """The metadata, of which what is rarely asked for is computed when it is."""
 
-    def __init__(self, views: list[tuple[Tensor, Tensor]]) -> None:
-        super().__init__()
+    def __init__(self, views: list[tuple[Tensor, Tensor]], known: dict[str, Any]) -> None:
         self._views = views
+        self._known = known
+        self._names = ("radii", "means2d", "depths", *known)
 
-    def __missing__(self, name: str) -> Tensor:
-        """Read radii, means2d or depths off the projected records (layout: ``kernels/cpu/splats.h``)."""
-        parts = []
-        for records, runs in self._views:
-            u, v, a, _, c, lo, depth, det = records[:, :8].unbind(1)
-            if name == "radii":
-                # The ellipse Q <= t reaches √(t·c/det) along x and √(t·a/det) along y.
-                value = ((lo + LOG2_255) * torch.maximum(-a, -c) / det).sqrt().ceil().clamp(1, 2**30)
-            elif name == "means2d":
-                value = torch.stack([u, v], dim=1)
-            elif name == "depths":
-                value = depth
-            else:
-                raise KeyError(name)
-            drawn = runs[:, 1] > 0
-            value = torch.where(drawn if value.ndim == 1 else drawn[:, None], value, 0)
-            parts.append(value.int() if name == "radii" else value)
-        self[name] = torch.stack(parts)
-        return self[name]
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._names:
+            raise KeyError(name)
+        if name not in self._known:
+            self._known[name] = torch.stack([_of_records(name, *view) for view in self._views])
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _of_records(name: str, records: Tensor, runs: Tensor) -> Tensor:
+    """Read radii, means2d or depths off one view's projected records (layout: ``kernels/cpu/splats.h``)."""
+    u, v, a, _, c, lo, depth, det = records[:, :8].unbind(1)
+    drawn = runs[:, 1] > 0
+    if name == "radii":
+        # The ellipse Q <= t reaches √(t·c/det) along x and √(t·a/det) along y.
+        radii = ((lo + LOG2_255) * torch.maximum(-a, -c) / det).sqrt().ceil().clamp(1, 2**30)
+        return torch.where(drawn, radii, 0).int()
+    if name == "means2d":
+        return torch.where(drawn[:, None], torch.stack([u, v], dim=1), 0)
+    return torch.where(drawn, depth, 0)
 
 
 # One camera. The last four outputs are what the backward pass needs: projected splats (N, stride), each splat's run of

@@ -130,16 +130,19 @@ class Fit:
             )
             touched |= meta["radii"][0] > 0
             loss = photometric_loss(self.corrections.expose(index, image), target, self.config.ssim_weight)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             total += loss.item()
         gradients = {name: t.grad for name, t in parameters.items() if t.grad is not None}
         for tensor in parameters.values():
             tensor.requires_grad_(False)
+        self._update(gradients, touched)
+        self.corrections.step(self.done)
+        return total / self.config.views_per_step
+
+    def _update(self, gradients: dict[str, Tensor], touched: Tensor) -> None:
         # No splat moves by more than half its own size in a step.
         limits = {"means": 0.5 * self.splats.log_scales.mean(1).exp()}
         self.optimiser.step(gradients, touched, self.done, limits)
-        self.corrections.step(self.done)
-        return total / self.config.views_per_step
 
     def _densify(self) -> None:
         first, last = DENSIFY

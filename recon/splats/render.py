@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,7 @@ def render(
     mask: Tensor | None = None,
     antialiased: bool = False,
     render_mode: str = "RGB",
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
+) -> tuple[Tensor, Tensor, Mapping[str, Any]]:
     """Render one view: image (H, W, 3[+1]), alpha (H, W), metadata of ``rasterize_splats``; differentiable."""
     images, alphas, meta = rasterize_splats(
         splats.means,

@@ -1,0 +1,73 @@
+"""What the benchmarks of fitting share: a capture made ready as the pipeline does, and figures on held-out photos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recon.capture.load import load
+from recon.capture.normalise import apply, normalising_transform
+from recon.capture.resize import working_view
+from recon.capture.split import split
+from recon.evaluate import psnr, ssim
+from recon.events import Events
+from recon.splats.config import SplatsConfig
+from recon.splats.fit import Fit
+from recon.splats.initial import hull_points, splats_at, thinned
+from recon.splats.model import Splats
+from recon.splats.photos import TrainingPhoto, load_photos
+from recon.splats.render import render
+
+
+@dataclass
+class Start:
+    """A capture ready to be fitted, and where every rival starts."""
+
+    splats: Splats
+    photos: list[TrainingPhoto]
+    held_out: list[TrainingPhoto]
+    background: Tensor
+    config: SplatsConfig
+
+    def fit(self, kind: type[Fit] = Fit) -> Fit:
+        """Return a fit from fresh copies of the starting splats."""
+        copies = Splats(**{name: t.clone() for name, t in self.splats.tensors().items()})
+        return kind(copies, self.photos, self.background, self.config)
+
+
+def prepare(path: Path, config: SplatsConfig, workdir: Path) -> Start:
+    """Load a posed capture."""
+    events = Events()
+    capture = load(path, events, workdir)
+    capture = apply(capture, normalising_transform(capture))
+    views = [working_view(view, config.max_side) for view in capture.views]
+    train, _, held_out = split(capture)
+    photos, background = load_photos([views[i] for i in train], config.background, events, "fit")
+    tests = load_photos([views[i] for i in held_out], config.background, events, "fit")[0]
+    generator = np.random.default_rng(config.seed)
+    points = capture.points
+    if points is None:
+        masks = [mask for i in train if (mask := views[i].load().mask) is not None]
+        images = [photo.levels[0].rgb.numpy() for photo in photos]
+        points = hull_points([p.camera for p in photos], images, masks, config.splats // 4, generator)
+    if points is None:
+        raise SystemExit(f"{path} has neither points nor masks")
+    points = thinned(points, config.splats // 2, generator)
+    return Start(splats_at(points, config.sh_degree), photos, tests, background, config)
+
+
+def measure(model: Fit, photos: list[TrainingPhoto]) -> dict[str, float]:
+    """Return mean PSNR and SSIM over photos."""
+    rows = []
+    for photo in photos:
+        target = photo.levels[0]
+        with torch.no_grad():
+            image = render(model.splats, target.pose, model.background, antialiased=model.config.antialiased)[0]
+        image = image.clamp(0, 1)
+        rows.append((psnr(image, target.rgb), ssim(image, target.rgb)))
+    means = np.mean(rows, axis=0)
+    return {"psnr": round(float(means[0]), 3), "ssim": round(float(means[1]), 4)}

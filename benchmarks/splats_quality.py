@@ -1,0 +1,92 @@
+"""Seconds, held-out PSNR and SSIM, splats and memory of each preset on real captures, by the command people use.
+
+    python -m benchmarks.splats_quality [--captures nerf_chair …] [--presets fast …] [--write]
+
+Each run is ``recon run`` in a process of its own, from the photos to the report. Prints a JSON line a run and the
+table; ``--write`` puts the table, with the date and the machine, into benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.tables import machine, print_table, write_section
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+CAPTURES = {
+    "nerf_chair": [],
+    "snowmiku_plush": ["--max-side", "495"],  # half size, as the figures of others are
+    "banana": [],
+}
+COLUMNS = ["capture", "preset", "seconds", "fit s", "PSNR", "SSIM", "splats", "faces", "registered", "memory MB"]
+
+
+def run(capture: str, preset: str, folder: Path) -> dict[str, Any]:
+    """Run the command and return its result."""
+    command = [
+        sys.executable,
+        "-m",
+        "app.cli",
+        "run",
+        str(DATA / capture),
+        "--out",
+        str(folder / f"{capture}_{preset}"),
+    ]
+    done = subprocess.run([*command, "--preset", preset, "--json", *CAPTURES[capture]], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{capture} {preset}: exit code {done.returncode}\n{done.stderr[-2000:]}")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def row(capture: str, preset: str, result: dict[str, Any]) -> list[Any]:
+    counts, metrics, seconds = result["counts"], result["metrics"], result["seconds"]
+    return [
+        capture,
+        preset,
+        round(seconds["total"]),
+        round(seconds["fit"]),
+        f"{metrics['psnr']:.2f}",
+        f"{metrics['ssim']:.4f}",
+        counts["splats"],
+        counts["faces"],
+        f"{counts['registered']}/{counts['views']}",
+        round(result["peak_memory_mb"]),
+    ]
+
+
+def curve(result: dict[str, Any]) -> str:
+    """Return validation PSNR over seconds, on one line."""
+    points = [(p["seconds"], p["validation_psnr"]) for p in result["history"] if "validation_psnr" in p]
+    return ", ".join(f"{s:.0f} s {v:.1f}" for s, v in points) or "no validation photos"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--captures", nargs="+", choices=CAPTURES, default=list(CAPTURES))
+    parser.add_argument("--presets", nargs="+", default=["fast", "medium", "high"])
+    parser.add_argument("--write", action="store_true")
+    arguments = parser.parse_args()
+    rows, curves = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for capture in arguments.captures:
+            for preset in arguments.presets:
+                result = run(capture, preset, Path(folder))
+                print(json.dumps({"capture": capture, "preset": preset, **result}), flush=True)
+                rows.append(row(capture, preset, result))
+                curves.append(f"- {capture}, {preset}: {curve(result)}")
+    print_table(COLUMNS, rows)
+    print("\n".join(curves))
+    if arguments.write:
+        text = "\n\nValidation PSNR (dB) of photos kept out of the fit, over seconds:\n\n" + "\n".join(curves)
+        write_section("splats_quality", machine(), COLUMNS, rows, text)
+
+
+if __name__ == "__main__":
+    main()
