@@ -22,7 +22,7 @@ from recon.splats.render import gather, render
 
 FAINTEST = 0.005
 """Opacity below which a splat is taken away."""
-OFFSET = 0.5
+OFFSET = 0.7
 """How far the halves lie from the middle, in standard deviations."""
 SHRINK = math.sqrt(1 - OFFSET**2)
 """The halves' standard deviation: together they have the variance of the whole along the axis."""
