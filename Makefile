@@ -8,6 +8,9 @@ SOURCES := pyproject.toml CMakeLists.txt $(wildcard kernels/cpu/*.cpp kernels/cp
 
 $(VENV)/.installed: $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Egregium needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@for compiler in $$CXX c++ g++ clang++; do command -v $$compiler > /dev/null && exit; done; \
+		echo 'Egregium needs a C++ compiler: apt install g++, dnf install gcc-c++, or xcode-select --install' >&2; exit 1
+	@echo 'Setting up $(VENV): the libraries and the compiled kernels; once, a few minutes.'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
