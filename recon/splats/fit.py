@@ -195,13 +195,13 @@ def photometric_loss(image: Tensor, target: Target, ssim_weight: float) -> Tenso
 
 
 def rules(splats: Splats) -> dict[str, Rule]:
-    """Return the optimiser's rules: 2 to 30 times the rates of 3DGS, made safe by the limits on each step."""
+    """Return the optimiser's rules: 5 to 40 times the rates of 3DGS, made safe by the limits on each step."""
     harmonics = torch.full((splats.sh.shape[1], 3), 4e-3)
     harmonics[0] = 4e-2
     return {
         "means": Rule(torch.full((3,), 1.5e-3), 0.05),
-        "log_scales": Rule(torch.full((3,), 2e-2), 0.1, 0.3),
-        "quats": Rule(torch.full((4,), 1e-2), 0.1, 0.3),
+        "log_scales": Rule(torch.full((3,), 1e-1), 0.1, 0.3),
+        "quats": Rule(torch.full((4,), 2e-2), 0.1, 0.3),
         "logits": Rule(torch.full((1,), 1e-1), 0.1, 1.0),
         "sh": Rule(harmonics.flatten(), 0.1, 0.5),
     }
