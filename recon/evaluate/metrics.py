@@ -3,10 +3,10 @@
     PSNR = −10 log₁₀ mean((x − y)²)                                                           [dB, peak 1]
     SSIM = (2 μx μy + C1)(2 σxy + C2) / ((μx² + μy² + C1)(σx² + σy² + C2))                    [Wang et al. 2004, eq. 13]
 
-SSIM uses Wang's constants (C1 = 0.01², C2 = 0.03²) and window (11×11 Gaussian, σ = 1.5, weights summing to 1). At the
-border it does what 3DGS's own evaluation does (Kerbl et al. 2023): the image is padded with zeros and every pixel
-counts ("same"). gsplat's evaluation (torchmetrics) and scikit-image leave the outer 5 pixels out of the mean instead
-("valid"); away from the border all three agree to rounding.
+SSIM's map is that of :func:`kernels.ssim.ssim`: an 11×11 Gaussian window of σ = 1.5, and at the border what 3DGS's own
+evaluation does (Kerbl et al. 2023): the image is padded with zeros and every pixel counts ("same"). gsplat's evaluation
+(torchmetrics) and scikit-image leave the outer 5 pixels out of the mean instead ("valid"); away from the border all
+three agree to rounding.
 """
 
 from __future__ import annotations
@@ -15,14 +15,9 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d
 
+from kernels.ssim import ssim as ssim_map
 from recon.errors import InputError
-
-WINDOW = 11
-SIGMA = 1.5
-C1 = 0.01**2
-C2 = 0.03**2
 
 
 def psnr(image: Tensor, reference: Tensor, mask: Tensor | None = None) -> float:
@@ -44,33 +39,13 @@ def psnr(image: Tensor, reference: Tensor, mask: Tensor | None = None) -> float:
 
 
 def ssim(image: Tensor, reference: Tensor, mask: Tensor | None = None) -> float:
-    """Return the structural similarity, the mean of :func:`ssim_map`: 1 where the two are equal.
+    """Return the structural similarity, the mean of its map: 1 where the two are equal. Computed in float32.
 
     Arguments, errors and the empty mask as in :func:`psnr`. The mask weights the windows' centres; a window at the
     mask's edge still sees what lies outside.
     """
     _check_shapes(image, reference, mask)
-    return _mean(ssim_map(image, reference), mask)
-
-
-def ssim_map(image: Tensor, reference: Tensor) -> Tensor:
-    """Return the (H, W, C) similarity of the windows around every pixel, differentiable in both (H, W, C) images."""
-    offsets = torch.arange(WINDOW, dtype=image.dtype, device=image.device) - WINDOW // 2
-    weights = torch.exp(-offsets.square() / (2 * SIGMA**2))
-    weights = weights / weights.sum()
-    channels = []
-    # One channel at a time: a 12-megapixel photo needs five blurred maps, 240 MB; all channels at once thrice that.
-    for x, y in zip(image.unbind(-1), reference.unbind(-1), strict=True):
-        maps = torch.stack([x, y, x * x, y * y, x * y])[:, None]
-        # With a single channel the two layouts are the same memory, yet torch's CPU kernels for this one are 6× faster.
-        maps = maps.to(memory_format=torch.channels_last)
-        maps = conv2d(maps, weights.view(1, 1, 1, -1), padding=(0, WINDOW // 2))
-        maps = conv2d(maps, weights.view(1, 1, -1, 1), padding=(WINDOW // 2, 0))
-        mean_x, mean_y, xx, yy, xy = maps[:, 0]
-        luminance = (2 * mean_x * mean_y + C1) / (mean_x.square() + mean_y.square() + C1)
-        variances = (xx - mean_x.square()) + (yy - mean_y.square())
-        channels.append(luminance * (2 * (xy - mean_x * mean_y) + C2) / (variances + C2))
-    return torch.stack(channels, -1)
+    return _mean(ssim_map(image.detach().float(), reference.detach().float()), mask)
 
 
 def _mean(values: Tensor, mask: Tensor | None) -> float:

@@ -9,7 +9,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from recon.errors import InputError
-from recon.evaluate.metrics import psnr, ssim, ssim_map
+from recon.evaluate.metrics import psnr, ssim
 
 
 def pair(height: int = 40, width: int = 57, dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,7 +47,7 @@ def test_masked_psnr_counts_the_weight_of_each_pixel() -> None:
 
 def test_ssim_away_from_the_border_is_that_of_scikit_image() -> None:
     image, reference = pair()
-    expected, full = structural_similarity(
+    expected = structural_similarity(
         image.numpy(),
         reference.numpy(),
         channel_axis=2,
@@ -55,39 +55,31 @@ def test_ssim_away_from_the_border_is_that_of_scikit_image() -> None:
         gaussian_weights=True,
         sigma=1.5,
         use_sample_covariance=False,
-        full=True,
     )
-    torch.testing.assert_close(ssim_map(image, reference)[5:-5, 5:-5], torch.from_numpy(full)[5:-5, 5:-5])
-    interior = torch.zeros(image.shape[:2], dtype=torch.float64)
+    interior = torch.zeros(image.shape[:2])
     interior[5:-5, 5:-5] = 1
-    assert ssim(image, reference, interior) == pytest.approx(expected, abs=1e-9)
+    assert ssim(image, reference, interior) == pytest.approx(expected, abs=1e-5)
 
 
 def test_ssim_pads_with_zeros() -> None:
     # Two constant images: away from the border only the means differ. At the corner a quarter of the window plus its
     # axes lies inside; its weight m gives means m·a and m·b, and variances m·a² − (m·a)².
     a, b, c1, c2 = 0.8, 0.4, 1e-4, 9e-4
-    image, reference = torch.full((30, 30, 3), a, dtype=torch.float64), torch.full((30, 30, 3), b, dtype=torch.float64)
-    result = ssim_map(image, reference)
-    assert float(result[15, 15, 0]) == pytest.approx((2 * a * b + c1) / (a * a + b * b + c1))
+    image, reference = torch.full((30, 30, 3), a), torch.full((30, 30, 3), b)
     weights = [math.exp(-k * k / 4.5) for k in range(-5, 6)]
     m = (sum(weights[5:]) / sum(weights)) ** 2
     luminance = (2 * m * m * a * b + c1) / (m * m * (a * a + b * b) + c1)
     structure = (2 * (m - m * m) * a * b + c2) / ((m - m * m) * (a * a + b * b) + c2)
-    assert float(result[0, 0, 2]) == pytest.approx(luminance * structure)
+    for pixel, expected in ((15, (2 * a * b + c1) / (a * a + b * b + c1)), (0, luminance * structure)):
+        mask = torch.zeros(30, 30)
+        mask[pixel, pixel] = 1
+        assert ssim(image, reference, mask) == pytest.approx(expected, abs=2e-4)  # variances cancel in float32
 
 
-def test_ssim_is_one_for_equal_images_symmetric_and_good_in_float32() -> None:
+def test_ssim_is_one_for_equal_images_and_symmetric() -> None:
     image, reference = pair()
     assert ssim(image, image) == pytest.approx(1)
     assert ssim(image, reference) == pytest.approx(ssim(reference, image))
-    assert ssim(image.float(), reference.float()) == pytest.approx(ssim(image, reference), abs=1e-5)
-
-
-def test_ssim_map_has_the_gradient_of_finite_differences() -> None:
-    image, reference = pair(12, 6)
-    image.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: ssim_map(x, reference).mean(), (image,), fast_mode=True)
 
 
 def test_shapes_that_do_not_match_are_told() -> None:
