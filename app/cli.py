@@ -104,7 +104,7 @@ def export(arguments: argparse.Namespace) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """``recon eval``: measure a job again, or against a reference mesh."""
-    from recon.evaluate import evaluate_job
+    from recon.pipelines.evaluate import evaluate_job
 
     with _watched(Events()) as (events, _):
         metrics = evaluate_job(arguments.job, arguments.reference, events)

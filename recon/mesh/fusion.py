@@ -34,7 +34,7 @@ def fuse(
 
     Three passes over the views: mark the blocks near surfaces, fuse, colour. Where ``depths`` is a function it is
     called three times for each camera, ``colours`` once, right after ``depths`` of the same camera; memory then holds
-    one view at a time. Progress is that of the stage ``"fusion"``.
+    one view at a time. Progress is that of the stage ``"mesh"``.
 
     Args:
         depths: (H, W) each, distance along the camera's axis in world units. +inf says that there is nothing along the
@@ -71,7 +71,7 @@ def fuse(
 
     def depth_maps(number: int) -> Iterator[tuple[DepthMap, Camera]]:
         for i, camera in enumerate(cameras):
-            events.progress("fusion", number * len(cameras) + i, total)
+            events.progress("mesh", number * len(cameras) + i, total)
             yield DepthMap.make(_image(depths, i), camera, truncation / 2), camera
 
     marks = Marks(bounds, voxel, truncation)
@@ -92,7 +92,7 @@ def fuse(
         for i, (depth, camera) in enumerate(depth_maps(2)):
             colouring.add(_image(colours, i), depth, camera)
         mesh = colouring.mesh()
-    events.progress("fusion", total, total)
+    events.progress("mesh", total, total)
     return mesh
 
 

@@ -132,6 +132,7 @@ def fit(context: SplatsContext) -> None:
     config, prepared = context.config, capture_of(context)
     photos, background = _photos(context, prepared.train)
     watched = _photos(context, prepared.validation)[0]
+    write_json(context.folder / "photos.json", {"masks": any(p.levels[0].mask is not None for p in photos)})
     checkpoint = context.load_checkpoint()
     if checkpoint is None:
         points = _initial_points(context, prepared, photos)
@@ -180,6 +181,12 @@ def model_of(context: SplatsContext) -> tuple[Splats, Tensor]:
         )
     splats, background = context.memo["model"]
     return splats, background
+
+
+def has_masks(context: SplatsContext) -> bool:
+    """Return whether any photo of the fit had a mask of what to ignore."""
+    found = read_json(context.output("fit") / "photos.json")
+    return isinstance(found, dict) and bool(found.get("masks"))
 
 
 def pose_report(context: SplatsContext) -> dict[str, Any] | None:

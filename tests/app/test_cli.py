@@ -224,7 +224,7 @@ def test_export_and_eval_hand_over_and_report(tmp_path, monkeypatch, capsys):
         return {"metrics": {"psnr": 31.25, "nan": float("nan")}, "views": 8}
 
     monkeypatch.setitem(sys.modules, "recon.export", types.SimpleNamespace(export=export))
-    monkeypatch.setitem(sys.modules, "recon.evaluate", types.SimpleNamespace(evaluate_job=evaluate_job))
+    monkeypatch.setitem(sys.modules, "recon.pipelines.evaluate", types.SimpleNamespace(evaluate_job=evaluate_job))
     assert main(["export", "job", "--to", "a.obj", "--faces", "500"]) == 0
     assert calls == [(Path("job"), Path("a.obj"), 500)]
     capsys.readouterr()

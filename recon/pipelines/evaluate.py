@@ -1,0 +1,89 @@
+"""Measuring a finished job again: its held-out views from the stored model, its mesh against the true one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from recon.config import resolve
+from recon.errors import InputError
+from recon.evaluate.surface import compare_surfaces
+from recon.events import Events
+from recon.export import read_mesh
+from recon.job import Job
+from recon.mesh.mesh import Mesh
+from recon.pipelines import Context
+from recon.pipelines.splats import PIPELINE
+from recon.pipelines.splats_stages import SplatsContext
+from recon.pipelines.splats_views import UNSEEN, judging_views, means, measured_views
+from recon.pipelines.stages import fingerprint, finished_record, stage_keys
+from recon.splats.config import SplatsConfig
+
+
+def evaluate_job(job: Path, reference: Path | None = None, events: Events | None = None) -> dict[str, Any]:
+    """Measure a job of the ``splats`` pipeline again; nothing is written.
+
+    Args:
+        job: a job directory whose fit is done and whose input is still where it was.
+        reference: the true mesh, in the input's units and frame; the job's exported mesh is compared with it.
+        events: progress of the stage ``evaluate``, warnings, and the wish to stop.
+
+    Returns:
+        ``metrics`` (mean ``psnr`` and ``ssim``; with a reference those of
+        :func:`~recon.evaluate.surface.compare_surfaces`), ``measured_on`` (``held-out``, ``validation`` or
+        ``training`` photos) and ``views``: name, psnr and ssim of each.
+
+    Raises:
+        InputError: not such a job, not finished, its input gone or changed since, or no mesh to compare.
+        Cancelled: somebody asked to stop.
+    """
+    events = events or Events()
+    opened = Job.open(job)
+    truth = None if reference is None else read_mesh(reference)
+    own = None if truth is None else _mesh_of(opened)
+    context = _context(opened, events)
+    views, kind = judging_views(context)
+    if kind == "training":
+        events.warn(UNSEEN)
+    rows = []
+    for i, view in enumerate(measured_views(context)):
+        rows.append({"name": view.name, "psnr": view.psnr, "ssim": view.ssim})
+        context.progress(i + 1, len(views))
+    metrics = means(rows)
+    if own is not None and truth is not None:
+        events.check()
+        metrics |= compare_surfaces(own.vertices, own.faces, truth.vertices, truth.faces)
+    return {"metrics": metrics, "measured_on": kind, "views": rows}
+
+
+def _context(job: Job, events: Events) -> SplatsContext:
+    """Return the context of a stage that comes after the fit, or say why there is none."""
+    if job.pipeline != PIPELINE.name:
+        hint = f"Only jobs of the pipeline {PIPELINE.name} can be."
+        raise InputError(
+            f"{job.folder} is a job of pipeline {job.pipeline}, which cannot be measured.", hint, "other-pipeline"
+        )
+    if not os.access(job.input, os.R_OK):
+        hint = "Put the photos back where they were; the held-out ones are needed to measure."
+        raise InputError(f"The input of {job.folder}, {job.input}, is not there any more.", hint, "no-input")
+    config = resolve(SplatsConfig, file=job.settings, file_name=str(job.folder / "config.yaml"))
+    keys = stage_keys(PIPELINE, config, fingerprint(job.input, exclude=job.folder))
+    records = {}
+    for stage in ("load", "poses", "fit"):
+        record = finished_record(job, stage, keys[stage])
+        if record is None:
+            hint = f"Run 'recon run {job.input} --out {job.folder} --resume' first."
+            begun = (job.folder / "stages" / stage / "done.json").exists()
+            why = "the input, the settings or Egregium changed since" if begun else "it did not get that far"
+            raise InputError(f"{job.folder} has no finished stage '{stage}': {why}.", hint, "not-finished")
+        records[stage] = record
+    return Context(job, config, job.input, "cpu", events, "evaluate", keys["evaluate"], {}, 0.0, records)
+
+
+def _mesh_of(job: Job) -> Mesh:
+    """Return the mesh that the job exported."""
+    for name in ("mesh.ply", "mesh.glb"):
+        if (job.folder / "exports" / name).is_file():
+            return read_mesh(job.folder / "exports" / name)
+    raise InputError(f"{job.folder} has no mesh to compare.", "Run it again with --resume --mesh.", "no-mesh")
