@@ -1,4 +1,4 @@
-"""Pictures on disk, cameras and SIFT features in COLMAP's database.
+"""Pictures on disk, and their cameras in COLMAP's database.
 
 Files are named by the view's number (``000007.jpg`` is view 7): COLMAP's lists of pairs cannot hold names with spaces.
 Each step goes on where a killed run stopped.
@@ -17,13 +17,9 @@ import pycolmap
 from numpy.typing import NDArray
 
 from recon.capture.capture import Array, Photo, View
-from recon.capture.pose_run import Meter, run_step, threads
+from recon.capture.pose_extract import CAMERA_MODEL
+from recon.capture.pose_run import Meter, threads
 from recon.events import Events
-
-MAX_FEATURES = 8192
-"""Features per picture at most. On 16 photos of a banana on a carpet 4096 broke the model in two."""
-CAMERA_MODEL = "SIMPLE_RADIAL"
-"""f, cx, cy and one radial term. OPENCV's eight parameters fitted no better, and worse where photos are few."""
 
 _QUALITY = 98
 _RIM = 5  # pixels inside a mask's edge whose features see across it
@@ -126,43 +122,6 @@ def _is_complete(database: Path, total: int) -> bool:
             return bool(db.num_images() == total)
     except RuntimeError:  # cut short
         return False
-
-
-def extract_features(database: Path, pictures: Path, masks: Path, robust: bool, events: Events) -> None:
-    """Extract SIFT features of the pictures that have none yet.
-
-    Args:
-        database: with all the pictures.
-        pictures: their folder.
-        masks: the folder of the masks; a picture without one is used whole.
-        robust: estimate affine shapes and pool over domain sizes (Dong and Soatto 2015, "Domain-size pooling in local
-            descriptors"): four times slower, and finds matches across wider baselines.
-        events: progress and cancellation.
-    """
-    reader = pycolmap.ImageReaderOptions()
-    reader.camera_model = CAMERA_MODEL
-    if any(masks.iterdir()):
-        reader.mask_path = masks
-    options = pycolmap.FeatureExtractionOptions()
-    options.num_threads, options.use_gpu = threads(), False
-    options.sift.max_num_features = MAX_FEATURES
-    options.sift.estimate_affine_shape = options.sift.domain_size_pooling = robust
-    with pycolmap.Database.open(database) as db:
-        # Open all the while: Python's own sqlite3 beside COLMAP's would break the file's locks and then the file.
-        ids = [image.image_id for image in db.read_all_images()]
-        meter = Meter(events, "extracted", len(ids), sum(map(db.exists_descriptors, ids)))
-        run_step(
-            lambda token: pycolmap.extract_features(
-                database,
-                pictures,
-                reader_options=reader,
-                extraction_options=options,
-                device=pycolmap.Device.cpu,
-                cancellation_token=token,
-            ),
-            events,
-            lambda: meter(sum(map(db.exists_descriptors, ids))),
-        )
 
 
 def feature_counts(database: Path, total: int) -> NDArray[np.int64]:

@@ -60,13 +60,18 @@ class PoseReport:
             f"{self.pairs_matched} of {self.pairs_tried} pairs of photos overlap; {self.features} features per photo; "
             f"{sum(self.seconds.values()):.0f} s.",
         ]
+        return "\n".join(lines + self.remarks())
+
+    def remarks(self) -> list[str]:
+        """Return what went wrong, a sentence each: parts that fell off, photos left out."""
+        lines = [f"Left out: {name}: {reason}." for name, reason in self.rejected.items()]
         if len(self.components) > 1:
-            lines.append(
+            lines.insert(
+                0,
                 f"The photos fell into {len(self.components)} parts that share too little, of "
-                f"{', '.join(map(str, self.components))} photos; the largest is used."
+                f"{', '.join(map(str, self.components))} photos; the largest is used.",
             )
-        lines += [f"Left out: {name}: {reason}." for name, reason in self.rejected.items()]
-        return "\n".join(lines)
+        return lines
 
 
 def why_rejected(

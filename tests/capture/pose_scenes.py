@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pycolmap
 from numpy.typing import NDArray
 
 from recon.capture.capture import Camera, Capture, Photo, View
@@ -55,14 +56,14 @@ def look_at(position: NDArray[np.float64], target: NDArray[np.float64]) -> NDArr
     return viewmat
 
 
-def cameras(count: int = 8) -> list[Camera]:
+def cameras(count: int = 8, nearness: float = 1.0) -> list[Camera]:
     """Return cameras on an arc in front of the corner, at changing heights and distances."""
     K = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
     made = []
     for i, angle in enumerate(np.radians(np.linspace(20, 70, count))):
         distance, height = 4.5 + 0.4 * (i % 3), 1.4 + 0.5 * (i % 2)
         position = np.array([distance * np.cos(angle), -height, distance * np.sin(angle)])
-        made.append(Camera(look_at(position, np.array([0.6, -0.6, 0.6])), K, WIDTH, HEIGHT))
+        made.append(Camera(look_at(position / nearness, np.array([0.6, -0.6, 0.6])), K, WIDTH, HEIGHT))
     return made
 
 
@@ -81,6 +82,19 @@ def render(planes: list[Plane], camera: Camera) -> NDArray[np.float32]:
         inside = cv2.warpPerspective(np.full((side, side), 255, np.uint8), homography, size, flags=cv2.INTER_NEAREST)
         image[inside > 0] = warped[inside > 0]
     return image.astype(np.float32) / 255
+
+
+def render_through(planes: list[Plane], camera: Camera, distortion: list[float]) -> NDArray[np.float32]:
+    """Return what ``camera`` sees through a lens with OPENCV's distortion k1, k2, p1, p2."""
+    wide = replace(
+        camera, K=camera.K + np.array([[0, 0, WIDTH / 2], [0, 0, HEIGHT / 2], [0, 0, 0]]), width=800, height=600
+    )
+    params = [FOCAL, FOCAL, WIDTH / 2, HEIGHT / 2, *distortion]
+    lens = pycolmap.Camera(model="OPENCV", width=WIDTH, height=HEIGHT, params=params)
+    pixels = np.stack(np.meshgrid(np.arange(WIDTH) + 0.5, np.arange(HEIGHT) + 0.5), axis=-1)
+    rays = lens.cam_from_img(pixels.reshape(-1, 2))
+    where = (rays * FOCAL + [WIDTH - 0.5, HEIGHT - 0.5]).reshape(HEIGHT, WIDTH, 2).astype(np.float32)
+    return cv2.remap(render(planes, wide), where, None, cv2.INTER_CUBIC).clip(0, 1)
 
 
 def capture_of(images: list[NDArray[np.float32]], mask: NDArray[np.float32] | None = None) -> Capture:
