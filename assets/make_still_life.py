@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=40, help="light paths a pixel")
     args = parser.parse_args()
     mi.set_variant(args.variant)
-    for name in ("images", "masks"):
+    for name in ("images", "object_masks"):
         (args.out / name).mkdir(parents=True, exist_ok=True)
 
     for name, parts in (("mesh.ply", things()), ("table.ply", sheets())):
@@ -163,11 +163,11 @@ def main() -> None:
         start = time.perf_counter()
         light, place = studio.shoot(scene, pose, args.samples, number)
         photo = np.round(255 * studio.photograph(light)).astype(np.uint8)
-        paths = {"file_path": f"images/{number:03}.jpg", "mask_path": f"masks/{number:03}.png"}
+        paths = {"file_path": f"images/{number:03}.jpg"}
         Image.fromarray(photo).save(
             args.out / paths["file_path"], quality=86, subsampling=0, optimize=True, progressive=True
         )
-        Image.fromarray(studio.mask(dark, pose)).save(args.out / paths["mask_path"], optimize=True)
+        Image.fromarray(studio.mask(dark, pose)).save(args.out / f"object_masks/{number:03}.png", optimize=True)
         photos.append(photo)
         places.append(place)
         frames.append(paths | {"transform_matrix": pose.tolist()})

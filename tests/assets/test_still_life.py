@@ -16,6 +16,10 @@ ROOT = Path(__file__).resolve().parents[2] / "assets" / "still_life"
 Floats = NDArray[np.float64]
 
 
+def mask_of(frame: dict[str, Any]) -> Path:
+    return ROOT / "object_masks" / Path(frame["file_path"]).with_suffix(".png").name
+
+
 @pytest.fixture(scope="module")
 def capture() -> dict[str, Any]:
     return json.loads((ROOT / "transforms.json").read_text())
@@ -36,7 +40,7 @@ def test_it_is_complete_and_small(capture: dict[str, Any]) -> None:
     assert len(frames) == 48
     assert len({frame["file_path"] for frame in frames}) == 48
     for frame in frames:
-        with Image.open(ROOT / frame["file_path"]) as photo, Image.open(ROOT / frame["mask_path"]) as mask:
+        with Image.open(ROOT / frame["file_path"]) as photo, Image.open(mask_of(frame)) as mask:
             assert photo.size == mask.size == (capture["w"], capture["h"])
             assert (photo.mode, mask.mode) == ("RGB", "1")
     assert sum(path.stat().st_size for path in ROOT.rglob("*") if path.is_file()) <= 4 * 2**20
@@ -59,7 +63,7 @@ def test_cameras_surround_the_scene_and_look_at_it(capture: dict[str, Any]) -> N
 @pytest.mark.parametrize("number", [0, 13, 29, 41, 47])
 def test_mesh_projects_onto_the_mask(capture: dict[str, Any], number: int) -> None:
     frame = capture["frames"][number]
-    mask = np.asarray(Image.open(ROOT / frame["mask_path"]))
+    mask = np.asarray(Image.open(mask_of(frame)))
     mesh = trimesh.load_mesh(ROOT / "mesh.ply")
     at, depth = project(capture, frame, mesh.vertices)
     assert (depth > 0).all()
