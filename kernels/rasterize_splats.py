@@ -206,7 +206,7 @@ def _of_records(name: str, records: Tensor, runs: Tensor) -> Tensor:
 
 
 # One camera. The last four outputs are what the backward pass needs: projected splats (N, stride), each splat's run of
-# tiles (N, 2), each tile's first pair (tiles + 1), and the pairs themselves (2, P); layouts in kernels/cpu/splats.h.
+# tiles (N, 2), each tile's first pair (tiles + 1), and the pairs themselves (P, 2); layouts in kernels/cpu/splats.h.
 torch.library.define(
     "egregium::rasterize_splats",
     "(Tensor means, Tensor quats, Tensor scales, Tensor opacities, Tensor colors, Tensor? features, Tensor viewmat, "
@@ -347,7 +347,7 @@ def _forward_fake(means: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         means.new_empty(n, 16 if channels <= 8 else 32),
         means.new_empty(n, 2, dtype=torch.int32),
         means.new_empty(tiles + 1, dtype=torch.int32),
-        means.new_empty(2, n_pairs, dtype=torch.int32),
+        means.new_empty(n_pairs, 2, dtype=torch.int32),
     )
 
 

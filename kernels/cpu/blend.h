@@ -91,10 +91,10 @@ template <int CH, bool MEDIAN> void blend_tile(const SplatScene& s, const SplatS
     uint32_t live[parts];
     for (int part = 0; part < parts; ++part) live[part] = 0xffff;
     for (uint32_t k = begin; k < end; ++k) {
-        if (k + 6 < end) __builtin_prefetch(state.records + size_t(state.pairs[k + 6] & 0xffffff) * stride);
-        const uint32_t pair = state.pairs[k];
-        const float* r = state.records + size_t(pair & 0xffffff) * stride;
-        const int row0 = (pair >> 24) & 15, row1 = pair >> 28;
+        if (k + 6 < end) __builtin_prefetch(state.records + size_t(state.pairs[k + 6].splat()) * stride);
+        const Pair pair = state.pairs[k];
+        const float* r = state.records + size_t(pair.splat()) * stride;
+        const int row0 = pair.first_row(), row1 = pair.last_row();
         Vf channel[CH];
         for (int c = 0; c < CH; ++c) channel[c] = splat(r[record::channels + c]);
         for (int part = 0; part < parts; ++part) {
@@ -119,7 +119,7 @@ template <int CH, bool MEDIAN> void blend_tile(const SplatScene& s, const SplatS
                     const Mask crosses = both(lt(half, before), ge(half, after));
                     Vi now;
                     std::memcpy(&now, median[part][y], sizeof now);
-                    now = select(crosses, Vi{} + int32_t(pair & 0xffffff), now);
+                    now = select(crosses, Vi{} + int32_t(pair.splat()), now);
                     std::memcpy(median[part][y], &now, sizeof now);
                 }
             }
@@ -187,10 +187,10 @@ void blend_tile_backward(const SplatScene& s, const SplatState& state, const Spl
         uint32_t alive = 0;
         for (int part = 0; part < parts; ++part) alive |= live[part];
         if (!alive) break;
-        if (k + 6 < end) __builtin_prefetch(state.records + size_t(state.pairs[k + 6] & 0xffffff) * stride);
-        const uint32_t pair = state.pairs[k];
-        const float* r = state.records + size_t(pair & 0xffffff) * stride;
-        const int row0 = (pair >> 24) & 15, row1 = pair >> 28;
+        if (k + 6 < end) __builtin_prefetch(state.records + size_t(state.pairs[k + 6].splat()) * stride);
+        const Pair pair = state.pairs[k];
+        const float* r = state.records + size_t(pair.splat()) * stride;
+        const int row0 = pair.first_row(), row1 = pair.last_row();
         Vf sums[width];
         for (int i = 0; i < width; ++i) sums[i] = zero;
         for (int part = 0; part < parts; ++part) {
@@ -233,10 +233,10 @@ void blend_tile_backward(const SplatScene& s, const SplatState& state, const Spl
             sums[4] += m1 * row.dx;
             sums[5] += m2;
         }
-        float* to = pair_gradients + size_t(k) * width;
+        float* to = pair_gradients + size_t(state.pairs[k].place) * width;
         for (int i = 0; i < width; i += 4) sum4(sums[i], sums[i + 1], sums[i + 2], sums[i + 3], to + i);
     }
-    if (k < end) std::memset(pair_gradients + size_t(k) * width, 0, size_t(end - k) * width * sizeof(float));
+    for (; k < end; ++k) std::memset(pair_gradients + size_t(state.pairs[k].place) * width, 0, width * sizeof(float));
 }
 
 }  // namespace ISA

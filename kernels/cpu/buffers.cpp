@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::size_t header = 64;
 constexpr std::size_t huge_page = std::size_t(2) << 20;
-constexpr std::size_t most_kept_blocks = 8;
+constexpr std::size_t most_kept_blocks = 32;  // a forward and a backward pass hold some twenty at once
 constexpr std::size_t most_kept_bytes = std::size_t(1) << 30;
 
 std::mutex mutex;

@@ -10,7 +10,16 @@ namespace ISA {
 
 constexpr int chunk = 1024;  // splats a task; also the unit in which the camera's gradient is summed, for determinism
 
-void project_chunk(const Camera& cam, const SplatScene& s, SplatState& state, Box* boxes, int64_t first, int64_t last) {
+/// Copy a few floats: mostly three, which the compiler would else prepare to copy by the vector.
+inline void copy(float* to, const float* from, int n) {
+    if (n == 3) std::memcpy(to, from, 3 * sizeof(float));
+    else
+        for (int i = 0; i < n; ++i) to[i] = from[i];
+}
+
+/// Fills records and boxes; writes the keys of those that are drawn from keys[first] on and returns their number.
+int64_t project_chunk(const Camera& cam, const SplatScene& s, SplatState& state, Box* boxes, uint64_t* keys, int64_t first, int64_t last) {
+    uint64_t* key = keys + first;
     const int stride = record_stride(s.channels()), channels = s.channels();
     const float half = 0.5f * log2e;
     for (int64_t i = first; i < last; i += W) {
@@ -23,20 +32,25 @@ void project_chunk(const Camera& cam, const SplatScene& s, SplatState& state, Bo
         centres(o.u - e.half_x, o.u + e.half_x, 0, float(s.width - 1), x0, x1);
         centres(o.v - e.half_y, o.v + e.half_y, 0, float(s.height - 1), y0, y1);
         const Mask drawn = both(o.visible, both(ge(x1, x0), ge(y1, y0)));
-        // Its columns of tiles in its first and last row of tiles.
-        const Vf first_row = floor(y0 * (1.0f / tile)), last_row = floor(y1 * (1.0f / tile));
-        alignas(64) float box[6][W];
-        store(box[0], first_row);
-        store(box[1], last_row);
+        // Its columns of tiles in its first and last row of tiles, as the four words of a Box.
+        const Vf rows[2] = {floor(y0 * (1.0f / tile)), floor(y1 * (1.0f / tile))};
+        const Mask one_row = ge(rows[0], rows[1]);
+        Vi tiles = {}, words[4] = {integers(rows[0]) | integers(rows[1]) << 16};
         for (int end = 0; end < 2; ++end) {
-            const Vf y = (end ? last_row : first_row) * float(tile) + 0.5f - o.v;
+            const Vf y = rows[end] * float(tile) + 0.5f - o.v;
             Vf left, right;
             e.columns(y, y + float(tile - 1), left, right);
             left = min(max(left - (0.5f + slack), x0), x1);
             right = max(min(right - (0.5f - slack), x1), left);
-            store(box[2 + 2 * end], floor(left * (1.0f / tile)));
-            store(box[3 + 2 * end], floor(right * (1.0f / tile)));
+            const Vi to = integers(floor(right * (1.0f / tile)));
+            Vi from = integers(floor(left * (1.0f / tile)));
+            if (end == 1) from = select(one_row, to + 1, from);
+            tiles += to - from + 1;
+            words[1 + end] = from | to << 16;
         }
+        words[3] = select(drawn, tiles, Vi{});
+        int32_t box[4][W];
+        std::memcpy(box, words, sizeof box);
         const Vf fields[8] = {o.u, o.v, A, B, C, lo, o.m[2], det};
         if (lanes == W)
             store8(fields, state.records + i * stride, stride);
@@ -44,30 +58,33 @@ void project_chunk(const Camera& cam, const SplatScene& s, SplatState& state, Bo
             for (int l = 0; l < lanes; ++l)
                 for (int k = 0; k < 8; ++k) state.records[(i + l) * stride + k] = fields[k][l];
         for (int l = 0; l < lanes; ++l) {
+            float* to = state.records + (i + l) * stride + record::channels;
+            if (stride == 16) std::memset(to, 0, 8 * sizeof(float));  // sizes the compiler knows
+            else std::memset(to, 0, 24 * sizeof(float));
+            if (!lane(drawn, l)) continue;
+            if (s.sh_degree >= 0)
+                sh_color(s.sh_degree, s.means + 3 * (i + l), cam.centre, s.colors + (i + l) * 3 * s.sh_coefficients, to);
+            else
+                copy(to, s.colors + (i + l) * s.color_channels, s.color_channels);
+            if (s.feature_channels) copy(to + s.color_channels, s.features + (i + l) * s.feature_channels, s.feature_channels);
+        }
+        for (int l = 0; l < lanes; ++l) {
             float* r = state.records + (i + l) * stride;
-            float* to = r + record::channels;
             bool visible = lane(drawn, l);
-            if (visible) {
-                if (s.sh_degree >= 0)
-                    sh_color(s.sh_degree, s.means + 3 * (i + l), cam.centre, s.colors + (i + l) * 3 * s.sh_coefficients, to);
-                else
-                    for (int c = 0; c < s.color_channels; ++c) to[c] = s.colors[(i + l) * s.color_channels + c];
-                for (int c = 0; c < s.feature_channels; ++c) to[s.color_channels + c] = s.features[(i + l) * s.feature_channels + c];
-                float size = 0;
-                for (int c = 0; c < channels; ++c) size += to[c] < 0 ? -to[c] : to[c];
-                visible = size < finite;
-                for (int c = channels; c < stride - record::channels; ++c) to[c] = 0;
-            }
-            if (visible) {
-                uint16_t* b = &boxes[i + l].y0;
-                for (int k = 0; k < 6; ++k) b[k] = uint16_t(box[k][l]);
-            } else {
+            for (int k = 0; k < stride; k += W) visible &= !any(Mask(~lt(magnitude(load(r + k)), splat(finite))));
+            uint32_t depth;
+            std::memcpy(&depth, r + record::depth, 4);
+            *key = uint64_t(depth) << 32 | uint64_t(i + l);
+            key += visible;
+            if (!visible) {
                 std::memset(r, 0, sizeof(float) * size_t(stride));
-                boxes[i + l] = {1, 0, 0, 0, 0, 0};
+                box[3][l] = 0;
             }
-            state.runs[2 * (i + l)] = state.runs[2 * (i + l) + 1] = 0;
+            const int32_t b[4] = {box[0][l], box[1][l], box[2][l], box[3][l]};
+            std::memcpy(boxes + i + l, b, sizeof b);
         }
     }
+    return key - (keys + first);
 }
 
 /// Calls f with the number of channels to compile for: at least `channels`, and of the same record stride.
@@ -92,12 +109,20 @@ void blend(const SplatScene& s, const SplatState& state, const SplatImages& out)
 
 void forward(const SplatScene& s, SplatState& state, const SplatImages& out, AllocatePairs allocate, void* context) {
     const Camera cam(s);
-    Buffer boxes(sizeof(Box) * size_t(s.n + 1));
-    each(int((s.n + chunk - 1) / chunk), s.threads, [&](int task) {
+    const int chunks = int((s.n + chunk - 1) / chunk);
+    Buffer boxes(sizeof(Box) * size_t(s.n + 1)), keys_block(sizeof(uint64_t) * 2 * size_t(s.n + 1)), visible(sizeof(int64_t) * size_t(chunks + 1));
+    uint64_t* keys = keys_block.as<uint64_t>();
+    each(chunks, s.threads, [&](int task) {
         const int64_t first = int64_t(task) * chunk;
-        project_chunk(cam, s, state, boxes.as<Box>(), first, first + chunk < s.n ? first + chunk : s.n);
+        visible.as<int64_t>()[task] = project_chunk(cam, s, state, boxes.as<Box>(), keys, first, first + chunk < s.n ? first + chunk : s.n);
     });
-    make_pairs(s, state, boxes.as<Box>(), allocate, context);
+    int64_t n = 0;
+    for (int task = 0; task < chunks; ++task) {
+        const int64_t here = visible.as<int64_t>()[task];
+        std::memmove(keys + n, keys + int64_t(task) * chunk, sizeof(uint64_t) * size_t(here));
+        n += here;
+    }
+    make_pairs(s, state, boxes.as<Box>(), keys, keys + s.n + 1, n, allocate, context);
     blend(s, state, out);
 }
 
@@ -114,13 +139,12 @@ void backward_chunk(const Camera& cam, const SplatScene& s, const SplatState& st
             const int lanes = int(last - i < W ? last - i : W);
             float total[6][W] = {}, direction[3][W] = {};
             for (int l = 0; l < lanes; ++l) {
-                const uint32_t begin = state.runs[2 * (i + l)], count = state.runs[2 * (i + l) + 1];
+                const uint32_t count = state.runs[2 * (i + l) + 1];
+                const float* from = pair_gradients + size_t(state.runs[2 * (i + l)]) * width;
                 const float* r = state.records + (i + l) * stride + record::channels;
                 float row[width] = {};
-                for (uint32_t k = begin; k < begin + count; ++k) {
-                    const float* from = pair_gradients + size_t(state.places[k]) * width;
+                for (uint32_t k = 0; k < count; ++k, from += width)
                     for (int c = 0; c < width; ++c) row[c] += from[c];
-                }
                 for (int c = 0; c < 6; ++c) total[c][l] = row[c];
                 if (s.sh_degree >= 0) {
                     float* to = g.colors + (i + l) * 3 * s.sh_coefficients;

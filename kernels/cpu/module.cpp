@@ -112,11 +112,10 @@ nb::tuple splats_forward(const Scene& scene, Out<float> image, Out<float> alpha,
         chosen.splats->forward(s, state, out, [](void*, int64_t n_pairs, SplatState& to) {
             if (n_pairs >= (int64_t(1) << 31)) throw std::length_error("the splats of this view cover more than 2^31 tiles");
             to.n_pairs = n_pairs;
-            to.pairs = static_cast<uint32_t*>(acquire(8 * size_t(n_pairs) + 64));
-            to.places = to.pairs + n_pairs;
+            to.pairs = static_cast<Pair*>(acquire(sizeof(Pair) * size_t(n_pairs) + 64));
         }, nullptr);
     }
-    auto pairs = owned(reinterpret_cast<int32_t*>(state.pairs), {2, size_t(state.n_pairs)});
+    auto pairs = owned(reinterpret_cast<int32_t*>(state.pairs), {size_t(state.n_pairs), 2});
     return nb::make_tuple(records, runs, tile_start, pairs);
 }
 
@@ -125,10 +124,9 @@ SplatState saved(In<float> records, In<int32_t> runs, In<int32_t> tile_start, In
     state.records = const_cast<float*>(records.data());
     state.runs = reinterpret_cast<uint32_t*>(const_cast<int32_t*>(runs.data()));
     state.tile_start = reinterpret_cast<uint32_t*>(const_cast<int32_t*>(tile_start.data()));
-    state.pairs = reinterpret_cast<uint32_t*>(const_cast<int32_t*>(pairs.data()));
-    state.n_pairs = int64_t(pairs.shape(1));
+    state.pairs = reinterpret_cast<Pair*>(const_cast<int32_t*>(pairs.data()));
+    state.n_pairs = int64_t(pairs.shape(0));
     state.rows_known = true;
-    state.places = state.pairs + state.n_pairs;
     return state;
 }
 

@@ -20,10 +20,12 @@ template <class F> inline void each(int tasks, int threads, F&& f) {
 
 constexpr float slack = 1e-3f;  // pixels: the blend's own rounding must never find a pixel that the bounds missed
 
-/// Tiles that a splat touches: rows y0 to y1, and which columns in the first and in the last of them. Most splats have
-/// no other rows, so these are found W splats at a time. None if y0 > y1.
-struct Box {
-    uint16_t y0, y1, first0, first1, last0, last1;
+/// Tiles that a splat touches: rows y0 to y1, which columns in the first and in the last of them, and how many in these
+/// two. Most splats have no other rows, so these are found W splats at a time. A splat of one row has an empty last
+/// one, first1 = last1 + 1. None if y0 > y1.
+struct alignas(16) Box {
+    uint16_t y0, y1, first0, last0, first1, last1;
+    uint32_t tiles;
 };
 
 /// The ellipse of a record, and the points where it reaches furthest right (at y = ys) and furthest down (at x = xs).
@@ -103,13 +105,10 @@ inline uint64_t* radix_sort(uint64_t* keys, uint64_t* spare, int64_t n, int chun
     return keys;
 }
 
-/// One splat's interval of tiles in one row of tiles.
+/// An interval of tiles in one row of tiles; a growing array of them in kept memory.
 struct Span {
-    uint32_t splat;
-    uint16_t row, first, last;
+    uint16_t first, last;
 };
-
-/// A growing array of spans in kept memory.
 struct Spans {
     Span* data = nullptr;
     size_t size = 0, room = 0;
@@ -130,92 +129,103 @@ struct Spans {
     }
 };
 
-/// Fill runs, tile_start, pairs and places from the records and their boxes.
-inline void make_pairs(const SplatScene& s, SplatState& state, const Box* boxes, AllocatePairs allocate, void* context) {
-    const int stride = record_stride(s.channels()), tiles_x = s.tiles_x(), tiles = tiles_x * s.tiles_y();
+/// Fill runs, tile_start and pairs. `keys` are the `n` visible splats, depth << 32 | splat, with room for as
+/// many again in `spare`; `boxes` are all splats'.
+inline void make_pairs(const SplatScene& s, SplatState& state, Box* boxes, uint64_t* keys, uint64_t* spare, int64_t n, AllocatePairs allocate,
+                       void* context) {
+    const int stride = record_stride(s.channels()), tiles_x = s.tiles_x(), tiles_y = s.tiles_y();
+    const size_t row = size_t(tiles_x) + 1;  // of a table of differences: one more than there are columns
     constexpr int most_chunks = 64;
-    const int chunks = max(1, min(most_chunks, s.threads));
-
-    // Visible splats, in depth order.
-    Buffer keys_block(sizeof(uint64_t) * 2 * size_t(s.n + 1));
-    uint64_t* keys = keys_block.as<uint64_t>();
-    int64_t n = 0;
-    for (int64_t i = 0; i < s.n; ++i) {
-        uint32_t depth;
-        std::memcpy(&depth, state.records + i * stride + record::depth, 4);
-        keys[n] = uint64_t(depth) << 32 | uint64_t(i);
-        n += boxes[i].y0 <= boxes[i].y1;
-    }
-    keys = radix_sort(keys, keys + s.n + 1, n, chunks, s.threads);
+    // Waking threads costs as much as sorting some ten thousand splats.
+    const int chunks = n < 4096 ? 1 : min(most_chunks, s.threads);
+    keys = radix_sort(keys, spare, n, chunks, s.threads);
     auto from = [&](int chunk) { return n * chunk / chunks; };
 
-    Buffer counts_block(sizeof(uint32_t) * size_t(tiles) * size_t(chunks));
-    uint32_t* counts = counts_block.as<uint32_t>();
-    Spans spans[most_chunks];
-    int64_t chunk_pairs[most_chunks];
+    // How many of a chunk's splats touch each tile: a splat adds one where its span begins and takes one where it
+    // ends, whatever its length; sums along the rows make that the counts.
+    Buffer counts_block(sizeof(uint32_t) * row * size_t(tiles_y) * size_t(chunks));
+    auto counts = [&](int chunk) { return counts_block.as<uint32_t>() + size_t(chunk) * row * size_t(tiles_y); };
+    Spans middle[most_chunks];  // what lies between splats' first and last rows of tiles
     each(chunks, s.threads, [&](int chunk) {
-        uint32_t* count = counts + size_t(chunk) * size_t(tiles);
-        std::memset(count, 0, sizeof(uint32_t) * size_t(tiles));
-        int64_t pairs = 0;
+        uint32_t* count = counts(chunk);
+        std::memset(count, 0, sizeof(uint32_t) * row * size_t(tiles_y));
+        auto touch = [&](int y, int first, int last) {
+            uint32_t* at = count + size_t(y) * row;
+            ++at[first];
+            --at[last + 1];
+        };
         for (int64_t k = from(chunk); k < from(chunk + 1); ++k) {
-            if (k + 16 < n) __builtin_prefetch(boxes + uint32_t(keys[k + 16]));
-            const uint32_t splat = uint32_t(keys[k]);
-            const Box box = boxes[splat];
-            const int64_t before = pairs;
-            auto touch = [&](int row, int first, int last) {
-                spans[chunk].push({splat, uint16_t(row), uint16_t(first), uint16_t(last)});
-                for (int column = first; column <= last; ++column) ++count[row * tiles_x + column];
-                pairs += last - first + 1;
-            };
-            touch(box.y0, box.first0, box.first1);
-            if (box.y1 > box.y0 + 1) {
-                const Ellipse<float> e = ellipse(state.records + int64_t(splat) * stride);
-                for (int row = box.y0 + 1; row < box.y1; ++row) {
-                    const float y = float(row * tile) + 0.5f - e.v;
-                    float left, right;
-                    e.columns(y, y + float(tile - 1), left, right);
-                    left = max(left - (0.5f + slack), 0.0f);
-                    right = min(right - (0.5f - slack), float(s.width - 1));
-                    if (left <= right) touch(row, int(left) / tile, int(right) / tile);
-                }
+            if (k + 32 < n) {
+                __builtin_prefetch(boxes + uint32_t(keys[k + 32]));
+                const uint32_t ahead = uint32_t(keys[k + 16]);
+                if (boxes[ahead].y1 > boxes[ahead].y0 + 1) __builtin_prefetch(state.records + size_t(ahead) * stride);
             }
-            if (box.y1 > box.y0) touch(box.y1, box.last0, box.last1);
-            state.runs[2 * int64_t(splat)] = uint32_t(before);  // within the chunk, for now
-            state.runs[2 * int64_t(splat) + 1] = uint32_t(pairs - before);
+            const uint32_t splat = uint32_t(keys[k]);
+            Box& box = boxes[splat];
+            touch(box.y0, box.first0, box.last0);
+            touch(box.y1, box.first1, box.last1);
+            if (box.y1 < box.y0 + 2) continue;
+            const Ellipse<float> e = ellipse(state.records + int64_t(splat) * stride);
+            for (int y = box.y0 + 1; y < box.y1; ++y) {
+                const float top = float(y * tile) + 0.5f - e.v;
+                float left, right;
+                e.columns(top, top + float(tile - 1), left, right);
+                left = max(left - (0.5f + slack), 0.0f);
+                right = min(right - (0.5f - slack), float(s.width - 1));
+                Span span{1, 0};  // none: that part of the ellipse lies beside the image
+                if (left <= right) span = {uint16_t(int(left) / tile), uint16_t(int(right) / tile)};
+                middle[chunk].push(span);
+                touch(y, span.first, span.last);
+                box.tiles += uint32_t(span.last - span.first + 1);
+            }
         }
-        chunk_pairs[chunk] = pairs;
+        for (int y = 0; y < tiles_y; ++y)
+            for (int x = 1; x < tiles_x; ++x) count[size_t(y) * row + size_t(x)] += count[size_t(y) * row + size_t(x) - 1];
     });
-    int64_t total = 0;
-    for (int chunk = 0; chunk < chunks; ++chunk) {
-        const int64_t here = chunk_pairs[chunk];
-        chunk_pairs[chunk] = total;
-        total += here;
-    }
-    allocate(context, total, state);
     uint32_t next = 0;
-    for (int t = 0; t < tiles; ++t) {
-        state.tile_start[t] = next;
-        for (int chunk = 0; chunk < chunks; ++chunk) {
-            uint32_t& count = counts[size_t(chunk) * size_t(tiles) + size_t(t)];
-            const uint32_t here = count;
-            count = next;
-            next += here;
+    int64_t total = 0;
+    for (int y = 0; y < tiles_y; ++y)
+        for (int x = 0; x < tiles_x; ++x) {
+            state.tile_start[y * tiles_x + x] = next;
+            for (int chunk = 0; chunk < chunks; ++chunk) {
+                uint32_t& count = counts(chunk)[size_t(y) * row + size_t(x)];
+                const uint32_t here = count;
+                count = next;
+                next += here;
+                total += here;
+            }
         }
+    state.tile_start[tiles_x * tiles_y] = next;
+    allocate(context, total, state);
+    uint32_t place = 0;
+    for (int64_t i = 0; i < s.n; ++i) {
+        const uint32_t tiles = boxes[i].tiles;
+        state.runs[2 * i] = place;
+        state.runs[2 * i + 1] = tiles;
+        place += tiles;
     }
-    state.tile_start[tiles] = next;
 
     each(chunks, s.threads, [&](int chunk) {
-        uint32_t* at = counts + size_t(chunk) * size_t(tiles);
-        uint32_t* place = state.places + chunk_pairs[chunk];
-        if (chunk > 0)
-            for (int64_t k = from(chunk); k < from(chunk + 1); ++k) state.runs[2 * int64_t(uint32_t(keys[k]))] += uint32_t(chunk_pairs[chunk]);
-        for (size_t k = 0; k < spans[chunk].size; ++k) {
-            const Span span = spans[chunk].data[k];
-            for (int column = span.first; column <= span.last; ++column) {
-                const uint32_t where = at[span.row * tiles_x + column]++;
-                state.pairs[where] = span.splat;
-                *place++ = where;
+        uint32_t* count = counts(chunk);
+        const Span* between = middle[chunk].data;
+        for (int64_t k = from(chunk); k < from(chunk + 1); ++k) {
+            if (k + 16 < n) {
+                __builtin_prefetch(boxes + uint32_t(keys[k + 16]));
+                __builtin_prefetch(state.runs + 2 * size_t(uint32_t(keys[k + 16])));
             }
+            const uint32_t splat = uint32_t(keys[k]);
+            const Box box = boxes[splat];
+            uint32_t place = state.runs[2 * size_t(splat)];
+            auto touch = [&](int y, int first, int last) {
+                uint32_t* next = count + size_t(y) * row;
+                for (int x = first; x <= last; ++x) {
+                    const uint32_t where = next[x]++;
+                    state.pairs[where] = {splat, place++};
+                }
+            };
+            touch(box.y0, box.first0, box.last0);
+            for (int y = box.y0 + 1; y < box.y1; ++y, ++between) touch(y, between->first, between->last);
+            touch(box.y1, box.first1, box.last1);
         }
     });
 }
@@ -232,8 +242,8 @@ inline void find_rows(const SplatScene& s, const SplatState& state, int index) {
         const float* rows_of[W];
         for (int l = 0; l < W; ++l) {
             const uint32_t here = k + uint32_t(l), ahead = here + W;
-            if (ahead < end) __builtin_prefetch(state.records + size_t(state.pairs[ahead]) * stride);
-            rows_of[l] = state.records + size_t(state.pairs[here < end ? here : k]) * stride;
+            if (ahead < end) __builtin_prefetch(state.records + size_t(state.pairs[ahead].packed) * stride);
+            rows_of[l] = state.records + size_t(state.pairs[here < end ? here : k].packed) * stride;
         }
         Vf f[8];
         load8(rows_of, f);
@@ -247,7 +257,7 @@ inline void find_rows(const SplatScene& s, const SplatState& state, int index) {
         const Vi packed = __builtin_convertvector(first, Vi) << 24 | __builtin_convertvector(last, Vi) << 28;
         int32_t bits[W];
         std::memcpy(bits, &packed, sizeof bits);
-        for (int l = 0; l < lanes; ++l) state.pairs[k + uint32_t(l)] |= uint32_t(bits[l]);
+        for (int l = 0; l < lanes; ++l) state.pairs[k + uint32_t(l)].packed |= uint32_t(bits[l]);
     }
 }
 

@@ -56,6 +56,7 @@ inline Vf select(Mask m, Vf a, Vf b) { return (Vf)((m & (Vi)a) | (~m & (Vi)b)); 
 inline Vf keep(Mask m, Vf a) { return (Vf)(m & (Vi)a); }
 #endif
 
+inline Vi integers(Vf a) { return __builtin_convertvector(a, Vi); }
 inline Vf splat(float x) { return x - Vf{}; }
 inline Vf load(const float* p) {
     Vf v;

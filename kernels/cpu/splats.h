@@ -49,13 +49,22 @@ enum { u, v, A, B, C, lo, depth, det, channels };
 constexpr int record_stride(int channels) { return channels <= 8 ? 16 : 32; }
 constexpr int most_channels = 24;
 
+/// A splat on a tile: its number with the first and the last row of pixels that it covers there, and the place of this
+/// pair among all pairs ordered by splat (where the reverse pass leaves its gradient: each splat's are neighbours).
+struct Pair {
+    uint32_t packed;                   // splat | first row << 24 | last row << 28
+    uint32_t place;
+    uint32_t splat() const { return packed & 0xffffff; }
+    int first_row() const { return int(packed >> 24 & 15); }
+    int last_row() const { return int(packed >> 28); }
+};
+
 /// What is left for the backward pass (and for metadata).
 struct SplatState {
     float* records = nullptr;          // (N, record_stride)
-    uint32_t* runs = nullptr;          // (N, 2): first entry in `places`, number of tiles touched
+    uint32_t* runs = nullptr;          // (N, 2): the first of each splat's places, number of tiles touched
     uint32_t* tile_start = nullptr;    // (tiles + 1): each tile's first pair
-    uint32_t* pairs = nullptr;         // (P): splat | first row << 24 | last row << 28, front to back in each tile
-    uint32_t* places = nullptr;        // (P): where each splat's pairs are, grouped by splat
+    Pair* pairs = nullptr;             // (P), tile after tile, front to back in each
     int64_t n_pairs = 0;
     bool rows_known = false;           // the pairs' rows are filled in (by the forward pass)
 };
@@ -79,7 +88,7 @@ struct SplatGradients {
     double* background = nullptr;      // (channels)
 };
 
-/// Called with the number of pairs once it is known; must set pairs and places.
+/// Called with the number of pairs once it is known; must set pairs and n_pairs.
 using AllocatePairs = void (*)(void* context, int64_t n_pairs, SplatState& state);
 
 /// The kernels of one instruction set.
