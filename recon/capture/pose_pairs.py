@@ -39,7 +39,6 @@ def choose_pairs(database: Path, total: int, ordered: bool, events: Events) -> l
     if total <= (OVERLAP if ordered else EXHAUSTIVE):
         return list(itertools.combinations(range(total), 2))
     alike = likeness(largest_features(database, total), events)
-    np.fill_diagonal(alike, 0)
     pairs: set[tuple[int, int]] = set()
     best = np.argsort(-alike, axis=1, kind="stable")
     for i in range(total):
@@ -52,38 +51,39 @@ def choose_pairs(database: Path, total: int, ordered: bool, events: Events) -> l
     return sorted(pairs)
 
 
-def largest_features(database: Path, total: int) -> list[NDArray[np.float32]]:
-    """Return (≤ 256, 128) unit descriptors of the largest features of each view."""
-    found = [np.zeros((0, 128), np.float32)] * total
+def largest_features(database: Path, total: int) -> NDArray[np.float32]:
+    """Return (n, 256, 128) unit descriptors of the largest features of each view, zero where it has fewer."""
+    found = np.zeros((total, _LARGEST, 128), np.float32)
     with pycolmap.Database.open(database) as db:
         for image in db.read_all_images():
             keypoints = db.read_keypoints(image.image_id)
-            # Columns 2… are the affine shape (or scale and angle): its size orders the features.
+            # Columns 2… are scale and angle, or the affine shape: its norm orders the features as the scale does.
             size = np.linalg.norm(keypoints[:, 2:3] if keypoints.shape[1] == 4 else keypoints[:, 2:], axis=1)
             order = np.argsort(-size, kind="stable")[:_LARGEST]
             descriptors = db.read_descriptors(image.image_id).data[order].astype(np.float32)
             descriptors /= np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-9)
-            found[view_index(image.name)] = descriptors
+            found[view_index(image.name), : len(order)] = descriptors
     return found
 
 
-def likeness(features: list[NDArray[np.float32]], events: Events) -> NDArray[np.int64]:
-    """Return (n, n) numbers of mutual nearest neighbours that pass the ratio test, among unit descriptors."""
-    n = len(features)
+def likeness(features: NDArray[np.float32], events: Events) -> NDArray[np.int64]:
+    """Return (n, n) numbers of mutual nearest neighbours that pass the ratio test, 0 on the diagonal.
+
+    Args:
+        features: (n, h, d) unit descriptors; zero vectors stand for no feature.
+        events: asked whether to stop.
+    """
+    n, h, d = features.shape
     alike = np.zeros((n, n), np.int64)
-    for i, j in itertools.combinations(range(n), 2):
-        if j == i + 1:
-            events.check()
-        if min(len(features[i]), len(features[j])) < 2:
-            continue
-        cosine = features[i] @ features[j].T
-        forward, backward = cosine.argmax(1), cosine.argmax(0)
-        rows = np.arange(len(forward))
-        mutual = backward[forward] == rows
-        best = cosine[rows, forward]
-        cosine[rows, forward] = -1
-        passed = np.arccos(best.clip(-1, 1)) < _MAX_RATIO * np.arccos(cosine.max(1).clip(-1, 1))
-        alike[i, j] = alike[j, i] = int((mutual & passed).sum())
+    for i in range(n - 1):
+        events.check()
+        cosine = (features[i] @ features[i + 1 :].reshape(-1, d).T).reshape(h, n - 1 - i, h)
+        forward, backward = cosine.argmax(2), cosine.argmax(0)
+        mutual = np.arange(h)[:, None] == np.take_along_axis(backward, forward.T, 1).T
+        best = np.take_along_axis(cosine, forward[..., None], 2)[..., 0]
+        np.put_along_axis(cosine, forward[..., None], -1, 2)
+        passed = np.arccos(best.clip(-1, 1)) < _MAX_RATIO * np.arccos(cosine.max(2).clip(-1, 1))
+        alike[i, i + 1 :] = alike[i + 1 :, i] = (mutual & passed).sum(0)
     return alike
 
 

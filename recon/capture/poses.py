@@ -40,8 +40,10 @@ from recon.capture.undistort import Lens, pinhole_of, undistort_photo
 from recon.errors import ReconstructionError
 from recon.events import Events
 
-ROBUST_LIMIT = 40
-"""Up to so many photos, photos left out are worth a second run with the slower features."""
+ROBUST_MEGAPIXELS = 80
+"""Up to so many megapixels in all, photos left out are worth a second run with slower features (5 s a megapixel)."""
+ROBUST_SHARE = 0.9
+"""But of more than ``EXHAUSTIVE`` photos only where fewer than this share is registered."""
 
 MODEL = "model"
 """Folder within the working directory where the model that is used lies, in COLMAP's binary format."""
@@ -136,7 +138,8 @@ def estimate_poses(
     with _timed("pictures", seconds):
         write_pictures(views, pictures, masks, events)
     run = attempt(robust=False)
-    if run.registered < len(views) <= ROBUST_LIMIT:
+    enough = len(views) if len(views) <= EXHAUSTIVE else ROBUST_SHARE * len(views)
+    if run.registered < enough and sum(v.width * v.height for v in views) <= ROBUST_MEGAPIXELS * 1e6:
         run = max(run, attempt(robust=True), key=lambda r: r.registered)  # the first where they tie
     if run.registered < min(_MIN_REGISTERED, len(views)) or run.registered < 2:
         raise _failure(run, len(views))

@@ -215,10 +215,19 @@ def test_pycolmap_does_not_keep_the_signal() -> None:
 
 def test_likeness_counts_mutual_unambiguous_matches() -> None:
     axes = np.eye(128, dtype=np.float32)
-    near = axes[0] * np.cos(0.1) + axes[1] * np.sin(0.1)  # 0.1 from axis 0: nearer than axis 0's copy is not
-    features = [axes[:4], axes[2:6], np.stack([axes[0], near]), axes[:0]]
-    # 0 and 1 share axes 2 and 3; 0 and 2 share axis 0 (the second is not mutual); the empty one shares nothing.
-    assert likeness(features, Events()).tolist() == [[0, 2, 1, 0], [2, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
+    beside = axes[0] * np.cos(0.1) + axes[1] * np.sin(0.1)
+    features = np.zeros((5, 4, 128), np.float32)
+    features[0] = axes[:4]
+    features[1] = axes[2:6]  # shares axes 2 and 3 with the first
+    features[2, :2] = axes[0], beside  # axis 0 is shared; what is beside it is not mutual
+    features[3, :2] = beside, axes[0] * np.cos(0.11) + axes[1] * np.sin(0.11)  # ambiguous: angles 0.1 and 0.11
+    assert likeness(features, Events()).tolist() == [
+        [0, 2, 1, 0, 0],
+        [2, 0, 0, 0, 0],
+        [1, 0, 0, 1, 0],
+        [0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 0],
+    ]
 
 
 def make_database(path: Path, features: list[NDArray[np.float32]]) -> Path:
