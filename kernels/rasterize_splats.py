@@ -216,7 +216,7 @@ torch.library.define(
 )
 torch.library.define(
     "egregium::rasterize_splats_backward",
-    "(Tensor image_gradient, Tensor alpha_gradient, Tensor image, Tensor alpha, Tensor records, Tensor runs, "
+    "(Tensor image_gradient, Tensor? alpha_gradient, Tensor image, Tensor alpha, Tensor records, Tensor runs, "
     "Tensor tile_start, Tensor pairs, Tensor means, Tensor quats, Tensor scales, Tensor opacities, Tensor colors, "
     "Tensor? features, Tensor viewmat, Tensor K, Tensor? background, Tensor? mask, int width, int height, "
     "int sh_degree, float near_plane, float far_plane, float eps2d, bool antialiased) "
@@ -275,7 +275,7 @@ def _forward_cpu(
 @torch.library.impl("egregium::rasterize_splats_backward", "CPU")
 def _backward_cpu(
     image_gradient: Tensor,
-    alpha_gradient: Tensor,
+    alpha_gradient: Tensor | None,
     image: Tensor,
     alpha: Tensor,
     records: Tensor,
@@ -317,7 +317,7 @@ def _backward_cpu(
         image,
         alpha,
         image_gradient.contiguous(),
-        alpha_gradient.contiguous(),
+        None if alpha_gradient is None else alpha_gradient.contiguous(),
         *gradients,
         feature_gradient,
         camera,
@@ -353,7 +353,7 @@ def _forward_fake(means: Tensor, *rest: Any) -> tuple[Tensor, ...]:
 
 @torch.library.register_fake("egregium::rasterize_splats_backward")
 def _backward_fake(
-    image_gradient: Tensor, alpha_gradient: Tensor, image: Tensor, alpha: Tensor, *rest: Any
+    image_gradient: Tensor, alpha_gradient: Tensor | None, image: Tensor, alpha: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
     means, quats, scales, opacities, colors, features, viewmat, K = rest[4:12]
     return (
@@ -379,8 +379,6 @@ def _backward(ctx: Any, image_gradient: Tensor | None, alpha_gradient: Tensor | 
         return (None,) * 18
     if image_gradient is None:
         image_gradient = torch.zeros_like(image)
-    if alpha_gradient is None:
-        alpha_gradient = torch.zeros_like(alpha)
     gradients = torch.ops.egregium.rasterize_splats_backward(
         image_gradient, alpha_gradient, image, alpha, *rest, *ctx.numbers
     )

@@ -157,12 +157,13 @@ void blend_tile_backward(const SplatScene& s, const SplatState& state, const Spl
     Vf background[CH];
     for (int c = 0; c < CH; ++c) background[c] = splat(0.0f);
     std::memset(&behind, 0, sizeof behind);
+    if (!g.alpha) std::memset(&alpha_gradient, 0, sizeof alpha_gradient);
     for (int y = 0; y < tile_.rows; ++y) {
         const int64_t pixel = tile_.pixel(y);
         row_in<CH>(incoming, y, tile_.columns, channels, g.image + pixel * channels);
         row_in<CH>(image, y, tile_.columns, channels, out.image + pixel * channels);
         row_in<1>(&alpha, y, tile_.columns, 1, out.alpha + pixel);
-        row_in<1>(&alpha_gradient, y, tile_.columns, 1, g.alpha + pixel);
+        if (g.alpha) row_in<1>(&alpha_gradient, y, tile_.columns, 1, g.alpha + pixel);
         for (int part = 0; part < parts; ++part) {
             const Vf left = 1.0f - load(alpha.at[part][y]);
             const Mask on = lt(splat(0.0f), load(T.at[part][y]));

@@ -138,12 +138,12 @@ void splats_blend(const Scene& scene, In<float> records, In<int32_t> runs, In<in
 }
 
 void splats_backward(const Scene& scene, In<float> records, In<int32_t> runs, In<int32_t> tile_start, In<int32_t> pairs, In<float> image, In<float> alpha,
-                     In<float> image_gradient, In<float> alpha_gradient, Out<float> means, Out<float> quats, Out<float> scales, Out<float> opacities,
+                     In<float> image_gradient, std::optional<In<float>> alpha_gradient, Out<float> means, Out<float> quats, Out<float> scales, Out<float> opacities,
                      Out<float> colors, std::optional<Out<float>> features, Out<double> camera, Out<double> background) {
     const SplatState state = saved(records, runs, tile_start, pairs);
     SplatImages out{const_cast<float*>(image.data()), const_cast<float*>(alpha.data()), nullptr};
     SplatGradients g;
-    g.image = image_gradient.data(), g.alpha = alpha_gradient.data();
+    g.image = image_gradient.data(), g.alpha = alpha_gradient ? alpha_gradient->data() : nullptr;
     g.means = means.data(), g.quats = quats.data(), g.scales = scales.data(), g.opacities = opacities.data(), g.colors = colors.data();
     if (features) g.features = features->data();
     g.camera = camera.data(), g.background = background.data();
@@ -191,7 +191,7 @@ NB_MODULE(_cpu, m) {
     m.def("splats_forward", &splats_forward, "scene"_a, "image"_a, "alpha"_a, "median"_a.none());
     m.def("splats_blend", &splats_blend);
     m.def("splats_backward", &splats_backward, "scene"_a, "records"_a, "runs"_a, "tile_start"_a, "pairs"_a, "image"_a, "alpha"_a, "image_gradient"_a,
-          "alpha_gradient"_a, "means"_a, "quats"_a, "scales"_a, "opacities"_a, "colors"_a, "features"_a.none(), "camera"_a, "background"_a);
+          "alpha_gradient"_a.none(), "means"_a, "quats"_a, "scales"_a, "opacities"_a, "colors"_a, "features"_a.none(), "camera"_a, "background"_a);
     m.def("ssim", &ssim, "x"_a, "y"_a, "map"_a, "partials"_a.none(), "threads"_a);
     m.def("ssim_backward", &ssim_backward, "x"_a, "y"_a, "partials"_a, "incoming"_a, "gradient"_a, "threads"_a);
     m.def("adam", &adam, "parameter"_a, "gradient"_a, "first"_a, "second"_a, "factors"_a, "rates"_a, "limits"_a.none(), "limit"_a, "beta1"_a, "beta2"_a,

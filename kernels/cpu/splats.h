@@ -77,7 +77,7 @@ struct SplatImages {
 
 struct SplatGradients {
     const float* image = nullptr;      // (height, width, channels) incoming
-    const float* alpha = nullptr;      // (height, width) incoming
+    const float* alpha = nullptr;      // (height, width) incoming; may be null
     float* means = nullptr;            // outgoing, shaped as the inputs
     float* quats = nullptr;
     float* scales = nullptr;
