@@ -115,6 +115,14 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def serve(arguments: argparse.Namespace) -> int:
+    """``recon serve``: the web page."""
+    from app.serve import serve as show
+
+    show(arguments.host, arguments.port, arguments.jobs, arguments.password)
+    return 0
+
+
 def doctor(arguments: argparse.Namespace) -> int:
     """``recon doctor``: device, kernels, versions, and what is missing."""
     from recon.doctor import diagnose
@@ -158,6 +166,13 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command.add_argument("job", metavar="JOB", type=Path, help="a job directory")
     command.add_argument("--reference", metavar="MESH", type=Path, help="the true mesh, in the input's units")
     _add_json(command)
+
+    command = commands.add_parser("serve", help="show the web page on this machine")
+    command.set_defaults(command=serve)
+    command.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="where to listen (default 127.0.0.1)")
+    command.add_argument("--port", metavar="N", type=_positive, default=7860, help="TCP port (default 7860)")
+    command.add_argument("--jobs", metavar="DIR", type=Path, default=Path("jobs"), help="jobs folder (default jobs)")
+    command.add_argument("--password", metavar="TEXT", help="what browsers must give; needed beyond this machine")
 
     command = commands.add_parser("doctor", help="device, kernels, versions, and what is missing")
     command.set_defaults(command=doctor)

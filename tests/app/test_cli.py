@@ -39,8 +39,7 @@ def test_help_is_quick_and_complete(recon):
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert (code, err) == (0, "")
-        assert all(f"    {command} " in out for command in ("run", "inspect", "export", "eval", "doctor"))
-        assert "serve" not in out
+        assert all(f"    {command} " in out for command in ("run", "inspect", "export", "eval", "serve", "doctor"))
     assert min(spent) < 0.3, "seconds of work, which a busy machine does not lengthen; loading torch takes more"
 
 
