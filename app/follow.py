@@ -63,6 +63,11 @@ class Follower:
                     self._take(json.loads(line))
             self._offset += len(whole) + 1 if whole else 0
 
+    def forget(self) -> None:
+        """Forget how far an earlier run came: another one begins, which will say so itself."""
+        self.stages = [StageState(stage.name) for stage in self.stages]
+        self.metrics = {}
+
     @property
     def current(self) -> StageState | None:
         """The stage that runs."""

@@ -159,9 +159,9 @@ class Jobs:
             self._worker = Worker(self._command, arguments, own)
 
     def close(self, seconds: float = 5.0) -> bool:
-        """Stop the running job before the server goes; return whether one was running."""
-        worker = self._worker
-        if worker is None or not worker.running:
+        """Stop the job that this server began before the server goes; return whether one was running."""
+        worker, state = self._worker, self.current()
+        if worker is None or state is None or not state.busy:
             return False
         worker.stop()
         worker.wait(seconds)
@@ -181,6 +181,8 @@ class Jobs:
             if result is None and not alive and worker is not None:
                 result = worker.printed()  # it failed before there was a job
             status = self._status(alive, follower, result)
+            if status == "starting":
+                follower.forget()
             if status == "done":
                 self._convert(folder, result or {})
             return JobState(

@@ -17,6 +17,7 @@ from urllib.parse import quote
 from app import page_view as view
 from app.jobs import Jobs, JobState
 from app.page_form import from_form, make_fields, preset_values, to_form
+from app.upright import upright
 from recon.config import DEFAULT_PRESET
 from recon.pipelines import Pipeline
 from recon.pipelines.failures import as_error
@@ -86,6 +87,8 @@ class Page:
         busy = state is not None and state.busy
         exports = dict(state.exports) if state is not None and state.status == "done" else {}
         video, mesh = exports.get("turntable"), exports.get("mesh")
+        if mesh is not None and "cameras" in exports:
+            mesh = upright(mesh, exports["cameras"], mesh.parents[1] / "previews" / "mesh.glb")
         preview = state.preview if state is not None and state.status != "done" else None
         figures, links = view.figures(state), view.downloads(state, self._link) if exports else ""
         return {
@@ -93,7 +96,7 @@ class Page:
             "preview": {"value": preview, "visible": preview is not None},
             "figures": {"value": figures, "visible": bool(figures)},
             "video": {"value": self._serve(video), "visible": video is not None},
-            "mesh": {"value": self._serve(mesh), "visible": mesh is not None},
+            "mesh": {"value": self._serve(mesh), "visible": True if mesh is not None else "hidden"},
             "downloads": {"value": links, "visible": bool(links)},
             "start": {"interactive": not busy},
             "cancel": {"visible": busy, "interactive": state is not None and state.status != "stopping"},
@@ -161,7 +164,8 @@ def build(page: Page) -> gr.Blocks:
                 shown["video"] = gr.Video(
                     label="Turntable", autoplay=True, loop=True, visible=False, interactive=False, buttons=[]
                 )
-                shown["mesh"] = gr.Model3D(label="Mesh", visible=False, interactive=False, height=420)
+                # Only hidden, not left out: a viewer that comes onto the page together with its model stays empty.
+                shown["mesh"] = gr.Model3D(label="Mesh", visible="hidden", interactive=False, height=420)
                 shown["downloads"] = gr.HTML(visible=False, padding=False)
 
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -172,7 +176,7 @@ def build(page: Page) -> gr.Blocks:
             **quiet,
         }
         blocks.load(**looking)
-        timer.tick(**looking)
+        timer.tick(**looking, queue=False)
         source.change(
             lambda chosen: (gr.update(visible=chosen == "own"), gr.update(visible=chosen == "sample")),
             source,

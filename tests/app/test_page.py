@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from app.cli import main
@@ -22,11 +23,14 @@ from app.page import SHOWN, Page, build
 from app.page_form import from_form, shown_names, to_form
 from app.page_view import downloads, figures, notice, progress
 from app.serve import check_address, launched
-from app.uploads import MAX_FILES, clean_name, receive, unique_names
+from app.uploads import ADVICE, MAX_FILES, clean_name, receive, unique_names
+from app.upright import turn_to_y, upright
 from app.worker import run_arguments
 from recon import pipelines
 from recon.config import resolve
 from recon.errors import InputError
+from recon.export import read_mesh, write_mesh
+from recon.mesh.mesh import Mesh
 from recon.splats.config import SplatsConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "job"))
@@ -157,7 +161,7 @@ def test_closing_the_server_stops_the_job(jobs, numbers):
 def test_errors_have_message_and_hint(jobs, tmp_path, monkeypatch):
     page = Page(jobs, TOY)
     assert page.begin([], "own", "fast", *to_form(TOY.config, toy())) == notice(
-        InputError("There is nothing to reconstruct yet.", _advice())
+        InputError("There is nothing to reconstruct yet.", ADVICE)
     )
     text = page.begin([], "own", "fast", *to_form(TOY.config, toy(steps=0)))
     assert "Setting &#x27;steps&#x27; is 0; it must be a whole number from 1 to 10000." in text
@@ -171,12 +175,6 @@ def test_errors_have_message_and_hint(jobs, tmp_path, monkeypatch):
     text = page.cancel()
     assert "defect" in text
     assert "Traceback" not in text
-
-
-def _advice():
-    from app.uploads import ADVICE
-
-    return ADVICE
 
 
 def test_a_worker_that_cannot_even_begin(numbers, tmp_path):
@@ -349,6 +347,40 @@ def test_a_torn_line_waits_for_its_rest(tmp_path):
         file.write(text[-4:])
     follower.update()
     assert (follower.current.step, follower.current.total, follower.current.eta) == (3, 9, 1.5)
+
+
+# --- the mesh, upright ---
+
+
+def turned(rotation: list[float], vector: list[float]) -> np.ndarray:
+    """Rotate by a quaternion xyzw."""
+    axis, w = np.array(rotation[:3]), rotation[3]
+    return np.array(vector) + 2 * np.cross(axis, np.cross(axis, vector) + w * np.array(vector))
+
+
+@pytest.mark.parametrize("up", [[0, 0, 1], [0, 1, 0], [0, -1, 0], [0.6, 0, -0.8], [0.48, -0.64, 0.6]])
+def test_up_becomes_y(up):
+    rotation = turn_to_y(np.array(up, dtype=float))
+    assert np.linalg.norm(rotation) == pytest.approx(1)
+    assert turned(rotation, up) == pytest.approx([0, 1, 0])
+
+
+def test_the_viewers_mesh_is_turned_and_nothing_else(tmp_path):
+    mesh, cameras, copy = tmp_path / "mesh.glb", tmp_path / "transforms.json", tmp_path / "copy.glb"
+    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 0, 2]], dtype=np.float32)
+    write_mesh(Mesh(vertices, np.array([[0, 1, 2]], dtype=np.int32), None), mesh)
+    sideways = np.array([[1, 0, 0, 5], [0, 0, -1, 5], [0, 1, 0, 5], [0, 0, 0, 1]])  # up is +z
+    cameras.write_text(json.dumps({"frames": [{"transform_matrix": sideways.tolist()}] * 3}))
+    assert upright(mesh, cameras, copy) == copy
+    assert read_mesh(copy).vertices == pytest.approx(np.array([[0, 0, 0], [1, 0, 0], [0, 2, 0]]), abs=1e-6)
+    around = [np.diag([1, sign, sign, 1]).tolist() for sign in (1, -1)]
+    cameras.write_text(json.dumps({"frames": [{"transform_matrix": pose} for pose in around]}))
+    copy.unlink()
+    assert upright(mesh, cameras, copy) == mesh, "photos that disagree about up"
+    mesh.write_bytes(b"glTF, perhaps")
+    cameras.write_text("{}")
+    assert upright(mesh, cameras, copy) == mesh
+    assert not copy.exists()
 
 
 # --- the server ---
