@@ -11,7 +11,7 @@ from recon.capture.capture import Array, Camera
 from recon.errors import InputError, ReconstructionError
 from recon.events import Events
 from recon.mesh.colour import Colouring
-from recon.mesh.depth import DepthMap
+from recon.mesh.depth import DepthMap, known_depth
 from recon.mesh.extract import extract
 from recon.mesh.mesh import Mesh
 from recon.mesh.volume import Marks
@@ -69,17 +69,17 @@ def fuse(
     passes = 2 if colours is None else 3
     total = passes * len(cameras)
 
-    def depth_maps(number: int) -> Iterator[tuple[DepthMap, Camera]]:
+    def depth_maps(number: int) -> Iterator[tuple[Array, Camera]]:
         for i, camera in enumerate(cameras):
             events.progress("mesh", number * len(cameras) + i, total)
-            yield DepthMap.make(_image(depths, i), camera, truncation / 2), camera
+            yield _image(depths, i), camera
 
     marks = Marks(bounds, voxel, truncation)
     for depth, camera in depth_maps(0):
-        marks.add(depth, camera)
+        marks.add(known_depth(depth, camera), camera)
     volume = marks.volume()
     for depth, camera in depth_maps(1):
-        volume.integrate(depth, camera, events)
+        volume.integrate(DepthMap.make(depth, camera, truncation / 2), camera, events)
     mesh = extract(volume, events)
     if len(mesh.faces) == 0:
         raise ReconstructionError(
@@ -90,7 +90,7 @@ def fuse(
     if colours is not None:
         colouring = Colouring(mesh)
         for i, (depth, camera) in enumerate(depth_maps(2)):
-            colouring.add(_image(colours, i), depth, camera)
+            colouring.add(_image(colours, i), DepthMap.make(depth, camera, truncation / 2), camera)
         mesh = colouring.mesh()
     events.progress("mesh", total, total)
     return mesh

@@ -44,10 +44,10 @@ class Marks:
             raise _too_fine(f"{voxel:.3g} in bounds of {' × '.join(f'{x:.3g}' for x in bounds[1] - bounds[0])}")
         self._marked = torch.zeros(a * b * c, dtype=torch.bool)
 
-    def add(self, depth: DepthMap, camera: Camera) -> None:
-        """Mark all blocks within the truncation of a point of the depth map."""
-        v, u = torch.nonzero((depth.depth > 0) & depth.depth.isfinite(), as_tuple=True)
-        z = depth.depth[v, u]
+    def add(self, depth: Tensor, camera: Camera) -> None:
+        """Mark all blocks within the truncation of a point of (H, W) ``depth`` (0 where unknown)."""
+        v, u = torch.nonzero((depth > 0) & depth.isfinite(), as_tuple=True)
+        z = depth[v, u].double()
         to_world = torch.from_numpy(np.linalg.inv(camera.viewmat))
         rays = torch.stack([u + 0.5, v + 0.5, torch.ones_like(z)], dim=1) @ torch.from_numpy(np.linalg.inv(camera.K)).T
         points = (rays * z[:, None]) @ to_world[:3, :3].T + to_world[:3, 3] - torch.from_numpy(self.origin)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ from recon.splats.render import Pose, render
 
 FUSED_VIEWS = 60
 """Depth maps that are fused, at most: spread over the capture, more add little but time."""
+TRUNCATION = 8
+"""Voxels; the depth of splats is noisy where they show gloss and texture by lying one behind the other."""
 LEAST_OPACITY = 0.5
 """Where the splats let more light through than they stop there is no surface."""
 
@@ -38,13 +41,15 @@ def mesh(context: SplatsContext) -> None:
     cameras = [view.camera for view in views if view.camera is not None]
     bounds = _bounds(model_of(context)[0], cameras)
     maps = _Maps.of(context, views)
+    voxel = float((bounds[1] - bounds[0]).max()) / across
     try:
         raw = fuse(
             maps.depths,
             maps.colour,
             cameras,
-            voxel=float((bounds[1] - bounds[0]).max()) / across,
+            voxel=voxel,
             bounds=bounds,
+            truncation=TRUNCATION * voxel,
             events=context.events,
         )
     except ReconstructionError as error:
@@ -53,7 +58,7 @@ def mesh(context: SplatsContext) -> None:
     context.events.check()
     tidy = repair(raw)
     context.events.check()
-    tidy = decimate(tidy, context.config.faces)
+    tidy = repair(decimate(tidy, context.config.faces))  # along borders decimation joins edges that were apart
     back = np.linalg.inv(capture_of(context).transform)
     vertices = (tidy.vertices.astype(np.float64) @ back[:3, :3].T + back[:3, 3]).astype(np.float32)
     result = Mesh(vertices, tidy.faces, tidy.colours)
@@ -116,8 +121,8 @@ class _Maps:
             pose = Pose.of(view.camera)
             with torch.no_grad():
                 image, alpha, meta = render(splats, pose, render_mode="RGB+ED", antialiased=context.config.antialiased)
-            median = meta["median_depths"][0, ..., 0].numpy()
-            depth = np.where(alpha.numpy() > LEAST_OPACITY, median, empty).astype(np.float32)
+            depth = _smoothed(meta["median_depths"][0, ..., 0].numpy(), alpha.numpy() > LEAST_OPACITY)
+            depth[np.isinf(depth)] = empty
             if has_masks(context) and (mask := counted(view.load())) is not None:
                 depth[~mask.numpy()] = np.nan  # what the photos hide is nobody's guess
             maps.depths.append(depth)
@@ -128,3 +133,13 @@ class _Maps:
     def colour(self, index: int) -> Array:
         """Return the colours of one camera as fusion wants them."""
         return self.colours[index].astype(np.float32) / np.float32(255)
+
+
+def _smoothed(depth: Array, solid: NDArray[np.bool_]) -> Array:
+    """Return (H, W) ``depth``, infinite where not ``solid``, with specks of a few pixels taken out and edges kept."""
+    far = np.float32(1e30)  # the filter orders numbers
+    result = np.where(solid, depth, far).astype(np.float32)
+    for _ in range(2):
+        filtered = cv2.medianBlur(result, 5)
+        result = np.where(solid & (filtered < far), filtered, result)
+    return np.where(solid, result, np.float32(np.inf))
