@@ -100,6 +100,11 @@ class Jobs:
             ) from None
         self._find_newest()
 
+    @property
+    def uploads(self) -> Path:
+        """Where a server puts what browsers send, until a job is begun with it."""
+        return self.folder / ".page" / "uploads"
+
     # --- what people do ---
 
     def start(

@@ -17,8 +17,10 @@ from urllib.parse import quote
 from app import page_view as view
 from app.jobs import Jobs, JobState
 from app.page_form import from_form, make_fields, preset_values, to_form
+from app.uploads import ADVICE
 from app.upright import upright
 from recon.config import DEFAULT_PRESET
+from recon.errors import InputError
 from recon.pipelines import Pipeline
 from recon.pipelines.failures import as_error
 
@@ -50,7 +52,7 @@ class Page:
         """Begin a job; return the notice to show."""
 
         def start() -> None:
-            given = self.sample if source == "sample" and self.sample else [Path(file) for file in files or []]
+            given = self.sample if source == "sample" and self.sample else list(map(self._uploaded, files or []))
             self.jobs.start(given, self.pipeline, preset, from_form(self.pipeline.config, values))
 
         return self._attempt(start)
@@ -74,6 +76,13 @@ class Page:
         wanted = self._wanted(self.jobs.current())
         fresh = {name: value for name, value in wanted.items() if seen.get(name) != value}
         return [{**seen, **fresh}, *(gr.update(**self._told(fresh[n])) if n in fresh else gr.skip() for n in SHOWN)]
+
+    def _uploaded(self, name: str) -> Path:
+        """Return an uploaded file; a path that a forged request names is refused here, should Gradio let it pass."""
+        path = Path(name).resolve()
+        if not path.is_relative_to(self.jobs.uploads.resolve()):
+            raise InputError("That file was not uploaded.", ADVICE, "no-input")
+        return path
 
     def _attempt(self, action: Callable[[], None]) -> str:
         try:

@@ -177,6 +177,18 @@ def test_errors_have_message_and_hint(jobs, tmp_path, monkeypatch):
     assert "Traceback" not in text
 
 
+def test_no_path_of_a_strangers_is_opened(jobs, tmp_path):
+    page, values = Page(jobs, TOY), to_form(TOY.config, toy())
+    jobs.uploads.mkdir()
+    inside, outside = jobs.uploads / "a.jpg", tmp_path / "b.jpg"
+    outside.write_text("secret")
+    inside.write_text("a")
+    for path in (outside, jobs.uploads / "../../../b.jpg", "/etc/passwd"):
+        assert "was not uploaded" in page.begin([str(inside), str(path)], "own", "fast", *values)
+    assert "One photo is not enough" in page.begin([str(inside)], "own", "fast", *values)
+    assert sorted(path.name for path in (jobs.folder / ".page").iterdir()) == ["uploads"], "nothing is left behind"
+
+
 def test_a_worker_that_cannot_even_begin(numbers, tmp_path):
     out = json.dumps({"status": "failed", "error": {"message": "No way.", "hint": "Turn back."}})
     jobs = Jobs(tmp_path / "jobs", (sys.executable, "-c", f"print('''{out}''')"))
