@@ -1,6 +1,6 @@
 """Make the README's picture of a finished job: a held-out photo, its render, the depth and the mesh, side by side.
 
-    python docs/make_images.py demo docs/images/still_life.jpg
+    .venv/bin/python docs/make_images.py demo docs/images/still_life.jpg
 
 The photo is the held-out one of median PSNR, neither the luckiest nor the worst, unless ``--view`` names another. The
 mesh is drawn as points scattered evenly over it, the nearest in each pixel: no renderer is needed for one picture.
@@ -49,10 +49,11 @@ def median_view(context: SplatsContext) -> str:
 
 
 def draw_depth(depth: Array, alpha: Array) -> Array:
-    """Return (H, W, 3) colours, bright where near; paper where nothing is."""
+    """Return (H, W, 3) colours of the inverse depth, bright where near; paper where nothing is."""
     solid = alpha > 0.5
-    near, far = np.quantile(depth[solid], (0.02, 0.98)) if solid.any() else (0.0, 1.0)
-    picture = colorize(np.clip((far - depth) / max(far - near, 1e-9), 0.05, 1).astype(np.float32), limit=1.0)
+    inverse = 1 / np.maximum(depth, 1e-6)
+    far, near = np.quantile(inverse[solid], (0.02, 0.99)) if solid.any() else (0.0, 1.0)
+    picture = colorize(((inverse - far) / max(near - far, 1e-9)).astype(np.float32), limit=1.0)
     return np.where(solid[..., None], picture, np.float32(PAPER))
 
 
