@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from recon.capture.resize import working_size
 from recon.evaluate import ReportData, save_picture, turntable_cameras, write_report, write_video
 from recon.export import write_colmap, write_splats, write_transforms
-from recon.pipelines.splats_stages import SplatsContext, capture_of, model_of, pose_report
+from recon.pipelines.splats_stages import SplatsContext, capture_of, model_of, pose_report, world_views
 from recon.pipelines.splats_views import best_render, kept_views
 from recon.pipelines.stages import make_result
 from recon.splats.render import Pose, render
@@ -26,13 +26,14 @@ def export(context: SplatsContext) -> None:
     """Write the splats and the cameras, in the input's units."""
     prepared = capture_of(context)
     splats = transform(model_of(context)[0], np.linalg.inv(prepared.transform).astype(np.float64))
+    views = world_views(context)
     with context.export("splats", "exports/splats.ply") as path:
         write_splats(splats, path)
     with context.export("cameras", "exports/transforms.json") as path:
-        write_transforms(prepared.world.views, path)
+        write_transforms(views, path)
     with context.export("colmap", "exports/colmap") as folder:
         (folder / "sparse" / "0").mkdir(parents=True)
-        write_colmap(prepared.world.views, folder / "sparse" / "0", prepared.world.points)
+        write_colmap(views, folder / "sparse" / "0", prepared.world.points)
 
 
 def turntable(context: SplatsContext) -> None:

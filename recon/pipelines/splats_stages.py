@@ -6,13 +6,13 @@ The functions ``capture_of`` and ``model_of`` give later stages what these left,
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from recon.capture.capture import Capture, Points, View
@@ -21,7 +21,8 @@ from recon.capture.normalise import apply, normalising_transform
 from recon.capture.resize import working_view
 from recon.capture.split import split
 from recon.evaluate import compare_strip, psnr, save_picture
-from recon.job_files import atomic, read_json, remove, write_json
+from recon.job_checkpoint import write_tensors
+from recon.job_files import read_json, remove, write_json
 from recon.pipelines.context import Context
 from recon.splats.config import SplatsConfig
 from recon.splats.fit import Fit
@@ -164,9 +165,12 @@ def fit(context: SplatsContext) -> None:
             previewed = now
         if context.checkpoint_due():
             context.save_checkpoint(model.state(), {"step": model.step, "initial_count": model.initial_count})
-    with atomic(context.folder / "model.safetensors") as path:
-        save_file({n: t.contiguous() for n, t in {**model.splats.tensors(), "background": background}.items()}, path)
-    context.memo["model"] = (model.splats.detach(), background)
+    tensors = {**model.splats.tensors(), "background": background}
+    if config.refine_cameras:
+        poses = [model.corrections.pose(i, photo.levels[0].pose) for i, photo in enumerate(photos)]
+        tensors["viewmats"] = torch.stack([pose.viewmat.detach() for pose in poses])
+    write_tensors(context.folder / "model.safetensors", tensors)
+    metrics = metrics or _measure(model, photos, watched)  # interrupted right after the last step
     context.record.counts["splats"] = len(model.splats)
     context.record.metrics |= {name: round(value, 3) for name, value in metrics.items() if name != "psnr"}
 
@@ -175,12 +179,27 @@ def model_of(context: SplatsContext) -> tuple[Splats, Tensor]:
     """Return the fitted splats, in the fitting frame, and the background's colour (3,)."""
     if "model" not in context.memo:
         tensors = load_file(context.output("fit") / "model.safetensors")
-        context.memo["model"] = (
-            Splats(**{n: t for n, t in tensors.items() if n != "background"}),
-            tensors["background"],
-        )
+        splats = Splats(**{f.name: tensors[f.name] for f in fields(Splats)})
+        context.memo["model"] = (splats, tensors["background"])
     splats, background = context.memo["model"]
     return splats, background
+
+
+def world_views(context: SplatsContext) -> list[View]:
+    """Return the views in the input's world, their cameras as the fit corrected them."""
+    prepared = capture_of(context)
+    views = list(prepared.world.views)
+    corrected = load_file(context.output("fit") / "model.safetensors").get("viewmats")
+    if corrected is None:
+        return views
+    scale = float(np.linalg.norm(prepared.transform[0, :3]))
+    for i, viewmat in zip(prepared.train, corrected.double().numpy(), strict=True):
+        own, fitted = views[i].camera, prepared.capture.views[i].camera
+        if own is not None and fitted is not None:
+            change = viewmat @ np.linalg.inv(fitted.viewmat)
+            change[:3, 3] /= scale
+            views[i] = replace(views[i], camera=replace(own, viewmat=change @ own.viewmat))
+    return views
 
 
 def has_masks(context: SplatsContext) -> bool:
@@ -216,22 +235,26 @@ def _initial_points(context: SplatsContext, prepared: Prepared, photos: list[Tra
 
 def _measure(model: Fit, photos: list[TrainingPhoto], watched: list[TrainingPhoto]) -> dict[str, float]:
     """Return the mean PSNR over a few training photos, and over the validation photos where there are any."""
+    few = range(0, len(photos), max(1, len(photos) // 5))[:5]
+    metrics = {"psnr": _mean_psnr(model, [(photos[i], i) for i in few])}
+    return metrics | ({"validation_psnr": _mean_psnr(model, [(p, None) for p in watched])} if watched else {})
 
-    def mean(some: list[TrainingPhoto]) -> float:
-        values = []
-        for photo in some:
-            target = photo.levels[0]
-            with torch.no_grad():
-                image = render(
-                    model.splats,
-                    target.pose,
-                    model.background,
-                    sh_degree=model.sh_degree,
-                    antialiased=model.config.antialiased,
-                )[0]
-            mask = None if target.mask is None else target.mask.float()
-            values.append(psnr(image.clamp(0, 1), target.rgb, mask))
-        return round(float(np.mean(values)), 3)
 
-    metrics = {"psnr": mean(photos[:: max(1, len(photos) // 5)][:5])}
-    return metrics | ({"validation_psnr": mean(watched)} if watched else {})
+def _mean_psnr(model: Fit, photos: list[tuple[TrainingPhoto, int | None]]) -> float:
+    """Return the mean over photos at full size, each with its number in the fit if the fit corrects it."""
+    values = []
+    for photo, index in photos:
+        target, corrections = photo.levels[0], model.corrections
+        with torch.no_grad():
+            pose = target.pose if index is None else corrections.pose(index, target.pose)
+            image = render(
+                model.splats,
+                pose,
+                model.background,
+                sh_degree=model.sh_degree,
+                antialiased=model.config.antialiased,
+            )[0]
+            image = image if index is None else corrections.expose(index, image)
+        mask = None if target.mask is None else target.mask.float()
+        values.append(psnr(image.clamp(0, 1), target.rgb, mask))
+    return round(float(np.mean(values)), 3)

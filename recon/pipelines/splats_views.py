@@ -63,7 +63,8 @@ def measured_views(context: SplatsContext) -> Iterator[HeldOutView]:
             image.numpy(),
             None if weights is None else weights.numpy(),
             psnr(image, reference, weights),
-            ssim(image, reference, weights),
+            # Windows at the mask's edge must not see a difference in what was never to be reconstructed.
+            ssim(image if mask is None else torch.where(mask[..., None], image, reference), reference, weights),
         )
 
 

@@ -19,7 +19,7 @@ from recon.config import Config
 from recon.errors import Cancelled, ReconError
 from recon.events import Event, Events, Failed, StageFinished, StageStarted, Warned
 from recon.job import Job
-from recon.job_files import read_json, write_json
+from recon.job_files import read_json, remove, write_json
 from recon.pipelines.context import Context, Record, peak_memory_mb
 from recon.pipelines.failures import as_error
 
@@ -141,16 +141,20 @@ def run_stages(
 
 def _run_stage(stage: Stage, context: Context[Any]) -> None:
     folder, job = context.folder, context.job
-    begun = folder / "begun.json"
-    if read_json(begun) != {"key": context.key}:  # made with other settings
+    begun = read_json(folder / "begun.json") or {}
+    if begun.get("key") != context.key:  # made with other settings
+        done = read_json(folder / "done.json") or {}
+        begun = {"key": context.key, "replaces": [*begun.get("replaces", []), *done.get("exports", {}).values()]}
         shutil.rmtree(folder, ignore_errors=True)
         job.clear_checkpoint(stage.name)
-        write_json(begun, {"key": context.key})
+        write_json(folder / "begun.json", begun)
     (folder / "done.json").unlink(missing_ok=True)
     context.events.emit(StageStarted(stage=stage.name))
     stage.run(context)
     context.stop_clock()
     record = context.record
+    for path in set(begun.get("replaces", [])) - set(record.exports.values()):
+        remove(job.folder / path)  # of the old settings, and not made with these
     made = [folder, *(job.folder / path for path in record.exports.values())]
     files = [file for path in made for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
     sizes = {str(file.relative_to(job.folder)): file.stat().st_size for file in files if file.is_file()}
