@@ -29,20 +29,25 @@ def save(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) 
     Raises:
         OSError: the disk is full; the earlier checkpoints are intact.
     """
+    paths = _paths(folder)
+    number = int(paths[-1].stem) + 1 if paths else 1
+    write_tensors(folder / f"{number:06}.safetensors", tensors, {"state": json.dumps(state)})
+    for old in paths[: 1 - KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file atomically; arguments and errors as in :func:`save`."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    paths = _paths(folder)
-    number = int(paths[-1].stem) + 1 if paths else 1
-    with atomic(folder / f"{number:06}.safetensors") as part:
+    with atomic(path) as part:
         try:
-            save_file(_own(tensors), part, metadata={"state": json.dumps(state)})
+            save_file(_own(tensors), part, metadata)
         except SafetensorError as error:  # a failed write reaches us as text
             if match := re.search(r"os error (\d+)", str(error)):
-                raise OSError(int(match[1]), str(error), str(folder)) from None
+                raise OSError(int(match[1]), str(error), str(path)) from None
             raise
-    for old in paths[: 1 - KEPT]:
-        old.unlink(missing_ok=True)
 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
