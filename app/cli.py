@@ -82,13 +82,15 @@ def inspect(arguments: argparse.Namespace) -> int:
     import tempfile
 
     from recon.capture.inspect import inspect as look
+    from recon.pipelines.estimate import estimate_seconds, in_words
 
     with tempfile.TemporaryDirectory(prefix="recon-") as workdir, _watched(Events()) as (events, _):
         inspection = look(arguments.input, events, Path(workdir))
+    seconds = estimate_seconds(inspection)
     if arguments.json:
-        _print_json(inspection.to_json())
+        _print_json({**inspection.to_json(), "estimated_seconds": seconds})
     else:
-        print(inspection.text())
+        print(f"{inspection.text()}\ntime on this machine, estimated: {in_words(seconds)}")
     return 0
 
 

@@ -15,6 +15,7 @@ import types
 from pathlib import Path
 
 import pytest
+from splat_capture import write_capture
 
 from app.cli import main
 
@@ -178,6 +179,18 @@ def test_doctor_says_what_is_missing(monkeypatch, capsys):
 def test_no_command_shows_the_help(capsys):
     assert main([]) == 2
     assert "commands:" in capsys.readouterr().err
+
+
+def test_inspect_says_how_long_each_preset_may_take(tmp_path, capsys):
+    capture = write_capture(tmp_path / "in")
+    assert main(["inspect", str(capture)]) == 0
+    assert re.search(
+        r"time on this machine, estimated: fast \d+ min, medium \d+ min, high \d+ min", capsys.readouterr().out
+    )
+    assert main(["inspect", str(capture), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["photos"] == 14
+    assert found["estimated_seconds"].keys() == {"fast", "medium", "high"}
 
 
 def test_settings_in_the_help(capsys):
