@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 C = TypeVar("C", bound=Config)
+
+PACE_SECONDS = 10.0
+"""How far back the pace of a stage is taken from, to say when it ends."""
 
 CHECKPOINT_SECONDS = 20.0
 """Time between two checkpoints: with the step under way and the writing, less than 30 seconds of work are at stake."""
@@ -89,7 +93,7 @@ class Context(Generic[C]):
         self._before = seconds_before
         self._base = 0.0  # seconds of earlier runs
         self._begun = self._saved = time.monotonic()
-        self._first: tuple[int, float] | None = None
+        self._pace: deque[tuple[int, float]] = deque()  # (step, when) of the last PACE_SECONDS
 
     def output(self, stage: str) -> Path:
         """Return the folder of an earlier stage."""
@@ -103,16 +107,20 @@ class Context(Generic[C]):
     def progress(self, step: int, total: int, eta: float | None = None, **metrics: float) -> None:
         """Say that ``step`` of ``total`` is done, and stop here when asked to.
 
-        Without ``eta`` (seconds) it is the time that the remaining steps take at the average pace of this run.
+        Without ``eta`` (seconds) it is the time that the remaining steps take at the pace of the last steps: those of a
+        fit become slower as its photos and splats become more.
 
         Raises:
             Cancelled: somebody asked to stop.
         """
         now = time.monotonic()
-        if self._first is None or step < self._first[0]:
-            self._first = (step, now)
-        if eta is None and step > self._first[0]:
-            eta = (now - self._first[1]) / (step - self._first[0]) * (total - step)
+        if self._pace and step < self._pace[-1][0]:
+            self._pace.clear()
+        self._pace.append((step, now))
+        while len(self._pace) > 2 and now - self._pace[1][1] > PACE_SECONDS:
+            self._pace.popleft()
+        if eta is None and step > self._pace[0][0]:
+            eta = (now - self._pace[0][1]) / (step - self._pace[0][0]) * (total - step)
         self.events.progress(self.stage, step, total, eta, **metrics)
 
     def remember(self, **metrics: float) -> None:

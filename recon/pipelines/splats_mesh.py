@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from recon.capture.capture import Array, Camera, View
 from recon.capture.resize import working_view
 from recon.errors import ReconstructionError
+from recon.events import Event, Events, Progress
 from recon.export import write_mesh
 from recon.mesh.decimate import decimate
 from recon.mesh.fusion import fuse
@@ -50,7 +51,7 @@ def mesh(context: SplatsContext) -> None:
             voxel=voxel,
             bounds=bounds,
             truncation=TRUNCATION * voxel,
-            events=context.events,
+            events=_after_rendering(context, len(cameras)),
         )
     except ReconstructionError as error:
         context.events.warn(f"No mesh: {error.message}")
@@ -67,6 +68,18 @@ def mesh(context: SplatsContext) -> None:
         with context.export("mesh" if name == "glb" else "mesh_ply", f"exports/mesh.{name}") as path:
             write_mesh(result, path)
     context.record.counts |= {"vertices": len(result.vertices), "faces": len(result.faces)}
+
+
+def _after_rendering(context: SplatsContext, views: int) -> Events:
+    """Return events whose progress is the last three quarters of the stage's: fusion passes thrice over the views."""
+    events = Events()
+
+    def relay(event: Event) -> None:
+        if isinstance(event, Progress):
+            context.progress(views + event.step, 4 * views)  # raises here when somebody asked to stop
+
+    events.listen(relay)
+    return events
 
 
 def _samples_across(faces: int) -> int:

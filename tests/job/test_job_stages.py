@@ -370,3 +370,19 @@ def test_a_pipeline_that_could_skip_wrongly_is_refused():
     ]:
         with pytest.raises(ValueError, match=word):
             Pipeline("bad", "", ToyConfig, stages)
+
+
+def test_the_eta_follows_the_pace_of_the_last_steps(tmp_path, monkeypatch):
+    now, heard = [0.0], []
+    monkeypatch.setattr("recon.pipelines.context.time.monotonic", lambda: now[0])
+    events = Events()
+    events.listen(heard.append)
+    job = Job(tmp_path)
+    context = pipelines.Context(job, ToyConfig(), tmp_path, "cpu", events, "walk", "key", {}, 0.0)
+    for step in range(200):
+        now[0] += 0.1 if step < 100 else 1.0
+        context.progress(step, 400)
+    assert heard[50].eta == pytest.approx(0.1 * 350)
+    assert heard[-1].eta == pytest.approx(201, rel=0.02)
+    context.progress(0, 10)  # another loop of the same stage
+    assert heard[-1].eta is None
