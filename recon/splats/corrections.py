@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from recon.solve.adam import Adam, Rule
 from recon.splats.render import Pose
 
-POSE_RATE = 2e-4
-EXPOSURE_RATE = 2e-3
-DECAY = 0.05
+RULES = {"twists": Rule(torch.full((6,), 1e-3), 0.05), "exposures": Rule(torch.full((12,), 2e-3), 0.05)}
 
 
 class Corrections:
@@ -19,56 +19,62 @@ class Corrections:
 
     A pose is corrected by a twist (rotation vector ω, shift v) from the left: X_camera → exp(ω×) X_camera + v. An
     exposure is a 3×4 affine map of the rendered colour (as in Kerbl et al.'s later code). Held-out photos get none.
+    Only the photos of a step move in it: Adam's momentum would carry the others far off between two looks at them.
     """
 
     def __init__(self, count: int, poses: bool, exposures: bool) -> None:
-        self._twists = torch.zeros(count, 6) if poses else None
-        self._exposures = torch.zeros(count, 3, 4) if exposures else None
-        groups = [(self._twists, POSE_RATE), (self._exposures, EXPOSURE_RATE)]
-        used = [{"params": [t.requires_grad_()], "lr": rate, "rate": rate} for t, rate in groups if t is not None]
-        self._optimiser = torch.optim.Adam(used) if used else None
+        self._tensors: dict[str, Tensor] = {}
+        if poses:
+            self._tensors["twists"] = torch.zeros(count, 6)
+        if exposures:
+            self._tensors["exposures"] = torch.zeros(count, 3, 4)
+        self._count = count
+        self._optimiser = Adam(self._tensors, RULES) if self._tensors else None
+        for tensor in self._tensors.values():
+            tensor.requires_grad_()
 
     def pose(self, index: int, pose: Pose) -> Pose:
         """Return the corrected pose of photo ``index``."""
-        if self._twists is None:
+        if "twists" not in self._tensors:
             return pose
-        return replace(pose, viewmat=_exponential(self._twists[index]) @ pose.viewmat)
+        return replace(pose, viewmat=_exponential(self._tensors["twists"][index]) @ pose.viewmat)
 
     def expose(self, index: int, image: Tensor) -> Tensor:
         """Return (H, W, 3) ``image`` as photo ``index`` exposes it."""
-        if self._exposures is None:
+        if "exposures" not in self._tensors:
             return image
-        change = self._exposures[index]
+        change = self._tensors["exposures"][index]
         return image + image @ change[:, :3].T + change[:, 3]
 
-    def step(self, done: float) -> None:
-        """Take a step along the gradients that the last losses left; ``done`` is the share of the fit that is over."""
+    def step(self, done: float, seen: Sequence[int]) -> None:
+        """Take a step along the gradients that the losses of the photos ``seen`` left.
+
+        ``done`` is the share of the fit that is over.
+        """
         if self._optimiser is None:
             return
-        for group in self._optimiser.param_groups:
-            group["lr"] = group["rate"] * DECAY**done
-        self._optimiser.step()
-        self._optimiser.zero_grad()
+        touched = torch.zeros(self._count, dtype=torch.bool)
+        touched[list(seen)] = True
+        gradients = {name: t.grad for name, t in self._tensors.items() if t.grad is not None}
+        with torch.no_grad():
+            self._optimiser.step(gradients, touched, done)
+        for tensor in self._tensors.values():
+            tensor.grad = None
 
     def state(self) -> dict[str, Tensor]:
         """Return everything, for a checkpoint."""
-        tensors: dict[str, Tensor] = {}
-        for name, values in (("twists", self._twists), ("exposures", self._exposures)):
-            if values is not None and self._optimiser is not None:
-                tensors[name] = values.detach()
-                for key, value in self._optimiser.state[values].items():
-                    tensors[f"{name}.{key}"] = value
-        return tensors
+        moments = self._optimiser.state() if self._optimiser is not None else {}
+        tensors = {name: t.detach() for name, t in self._tensors.items()}
+        return tensors | {f"adam.{name}": t for name, t in moments.items()}
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Go on from a checkpoint's :meth:`state`."""
-        for name, values in (("twists", self._twists), ("exposures", self._exposures)):
-            if values is not None and self._optimiser is not None:
-                with torch.no_grad():
-                    values.copy_(tensors[name])
-                saved = {k.removeprefix(f"{name}."): t.clone() for k, t in tensors.items() if k.startswith(f"{name}.")}
-                if saved:
-                    self._optimiser.state[values] = saved
+        if self._optimiser is None:
+            return
+        with torch.no_grad():
+            for name, tensor in self._tensors.items():
+                tensor.copy_(tensors[name])
+        self._optimiser.load_state({n.removeprefix("adam."): t for n, t in tensors.items() if n.startswith("adam.")})
 
 
 def _exponential(twist: Tensor) -> Tensor:

@@ -117,7 +117,8 @@ class Fit:
             tensor.grad = None
         touched = torch.zeros(len(self.splats), dtype=torch.bool)
         total = 0.0
-        for index in self._views():
+        views = self._views()
+        for index in views:
             target = self.target(index)
             pose = self.corrections.pose(index, target.pose)
             image, _, meta = render(
@@ -136,7 +137,7 @@ class Fit:
         for tensor in parameters.values():
             tensor.requires_grad_(False)
         self._update(gradients, touched)
-        self.corrections.step(self.done)
+        self.corrections.step(self.done, views)
         return total / self.config.views_per_step
 
     def _update(self, gradients: dict[str, Tensor], touched: Tensor) -> None:
