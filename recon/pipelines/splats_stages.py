@@ -6,7 +6,7 @@ The functions ``capture_of`` and ``model_of`` give later stages what these left,
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ FEWEST_POINTS = 100
 """Fewer structure-from-motion points than this are no start for a fit."""
 EVALUATIONS = 12
 """How often a fit is measured on its validation photos."""
+PATIENCE = 4
+"""A fit ends early when so many measurements in a row have not been its best."""
 PREVIEW_SECONDS = 15.0
 
 
@@ -135,6 +137,7 @@ def fit(context: SplatsContext) -> None:
     watched = _photos(context, prepared.validation)[0]
     write_json(context.folder / "photos.json", {"masks": any(p.levels[0].mask is not None for p in photos)})
     checkpoint = context.load_checkpoint()
+    best = Best()
     if checkpoint is None:
         points = _initial_points(context, prepared, photos)
         model = Fit(splats_at(points, config.sh_degree), photos, background, config)
@@ -143,6 +146,7 @@ def fit(context: SplatsContext) -> None:
         parameters = {n.removeprefix("splats."): t for n, t in tensors.items() if n.startswith("splats.")}
         model = Fit(Splats(**parameters), photos, background, config)
         model.load_state(tensors, state["step"], state["initial_count"])
+        best.load_state(tensors, state["best"])
 
     shown = previewed = time.monotonic()
     every = max(1, config.steps // EVALUATIONS)
@@ -153,6 +157,9 @@ def fit(context: SplatsContext) -> None:
         if model.step % every == 0 or model.step == config.steps:
             metrics = _measure(model, photos, watched)
             context.remember(**metrics, splats=progress.splats)
+            best.offer(model, metrics)
+            if model.step - best.step >= PATIENCE * every:
+                break
         if now - shown > 0.2 or model.step == config.steps:
             context.progress(model.step, config.steps, splats=progress.splats, loss=progress.loss, **metrics)
             shown = now
@@ -164,15 +171,53 @@ def fit(context: SplatsContext) -> None:
                 save_picture(path, compare_strip(target.rgb.numpy(), image.numpy()))
             previewed = now
         if context.checkpoint_due():
-            context.save_checkpoint(model.state(), {"step": model.step, "initial_count": model.initial_count})
-    tensors = {**model.splats.tensors(), "background": background}
-    if config.refine_cameras:
-        poses = [model.corrections.pose(i, photo.levels[0].pose) for i, photo in enumerate(photos)]
-        tensors["viewmats"] = torch.stack([pose.viewmat.detach() for pose in poses])
-    write_tensors(context.folder / "model.safetensors", tensors)
-    metrics = metrics or _measure(model, photos, watched)  # interrupted right after the last step
-    context.record.counts["splats"] = len(model.splats)
-    context.record.metrics |= {name: round(value, 3) for name, value in metrics.items() if name != "psnr"}
+            state = {"step": model.step, "initial_count": model.initial_count, "best": best.state()}
+            context.save_checkpoint({**model.state(), **best.tensors}, state)
+    if best.step == 0:  # interrupted right after the last step
+        best.offer(model, _measure(model, photos, watched))
+    write_tensors(context.folder / "model.safetensors", best.model())
+    context.record.counts["splats"] = len(best.tensors["best.means"])
+    context.record.metrics |= {name: round(value, 3) for name, value in best.metrics.items() if name != "psnr"}
+
+
+@dataclass
+class Best:
+    """What a fit ends with: the model as it was when it matched the validation photos best, else as it is last.
+
+    Attributes:
+        step: when that was.
+        metrics: what was measured then.
+        tensors: the model, names beginning with ``best.``, for the checkpoint.
+    """
+
+    step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def offer(self, model: Fit, metrics: dict[str, float]) -> None:
+        """Keep the model if it is the best so far."""
+        validation = metrics.get("validation_psnr")
+        if validation is not None and self.tensors and not validation > self.metrics["validation_psnr"]:
+            return
+        self.step, self.metrics = model.step, metrics
+        tensors = {**model.splats.tensors(), "background": model.background}
+        if model.config.refine_cameras:
+            poses = [model.corrections.pose(i, photo.levels[0].pose) for i, photo in enumerate(model.photos)]
+            tensors["viewmats"] = torch.stack([pose.viewmat for pose in poses])
+        self.tensors = {f"best.{name}": t.detach().clone() for name, t in tensors.items()}
+
+    def model(self) -> dict[str, Tensor]:
+        """Return the kept model's tensors by their own names."""
+        return {name.removeprefix("best."): t for name, t in self.tensors.items()}
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold beside :attr:`tensors`."""
+        return {"step": self.step, "metrics": self.metrics}
+
+    def load_state(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.step, self.metrics = state["step"], state["metrics"]
+        self.tensors = {name: t for name, t in tensors.items() if name.startswith("best.")}
 
 
 def model_of(context: SplatsContext) -> tuple[Splats, Tensor]:
