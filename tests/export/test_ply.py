@@ -5,6 +5,7 @@ import resource
 import numpy as np
 import pytest
 import torch
+import trimesh
 from export_scenes import nothing_half_written, some_splats
 
 from recon.errors import InputError
@@ -164,3 +165,16 @@ def test_a_mesh_is_told_apart(tmp_path):
     assert not is_splat_ply(tmp_path / "a.ply")
     with pytest.raises(InputError, match="not of splats"):
         read_ply(tmp_path / "a.ply")
+
+
+def test_another_reader_finds_the_same_values(tmp_path):
+    """As 3DGS's own loader does: each property by its name, out of any PLY reader."""
+    splats = some_splats(degree=1)
+    write_ply(splats, tmp_path / "a.ply")
+    cloud = trimesh.load(tmp_path / "a.ply")
+    np.testing.assert_allclose(cloud.vertices, splats.means, rtol=1e-6)
+    found = cloud.metadata["_ply_raw"]["vertex"]["data"]
+    np.testing.assert_array_equal(np.stack([found[f"rot_{k}"] for k in range(4)], 1).reshape(-1, 4), splats.quats)
+    np.testing.assert_array_equal(np.ravel(found["opacity"]), splats.logits)
+    rest = np.stack([np.ravel(found[f"f_rest_{k}"]) for k in range(9)], 1).reshape(-1, 3, 3)  # channel by channel
+    np.testing.assert_array_equal(rest.transpose(0, 2, 1), splats.sh[:, 1:])
