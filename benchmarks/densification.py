@@ -2,7 +2,7 @@
 
 Same start, photos, optimiser, budget and steps; held-out photos are only measured. 3DGS-MCMC (Kheradmand et al. 2024)
 moves dead splats onto live ones drawn by opacity (eq. 9 keeps the picture), adds noise to the centres (eq. 8) and
-regularises opacities and scales (§4.3, 0.01 each).
+regularises opacities beside scales (§4.3, 0.01 each; every fit regularises scales).
 
     python benchmarks/densification.py CAPTURE [--preset fast] [--steps N]
 """
@@ -70,7 +70,6 @@ class Relocation(Fit):
         splats = self.splats
         opacities, scales = splats.opacities, splats.scales
         gradients["logits"] = gradients["logits"] + REGULARISATION * opacities * (1 - opacities) / len(splats)
-        gradients["log_scales"] = gradients["log_scales"] + REGULARISATION * scales / (3 * len(splats))
         super()._update(gradients, touched)
         axes = rotation_matrices(splats.quats)
         gate = torch.sigmoid(100 * (1 - opacities - 0.995))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import recon  # noqa: F401  before torch: how its threads wait is settled when it is loaded
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

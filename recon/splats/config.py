@@ -13,7 +13,7 @@ class SplatsConfig(Config):
     presets: ClassVar = {
         "fast": {"steps": 1500, "splats": 50_000, "sh_degree": 2, "max_side": 512, "turntable": 60},
         "medium": {},
-        "high": {"steps": 16_000, "splats": 200_000, "max_side": 1200},
+        "high": {"steps": 8000, "splats": 200_000, "max_side": 1200},
     }
 
     max_side: int = setting(
@@ -27,8 +27,8 @@ class SplatsConfig(Config):
         "Keep every 8th photo out of the fit, to measure the result on; a capture's own test set always is.",
         group="Photos",
     )
-    steps: int = setting(6000, "Steps of optimisation.", group="Fitting", ge=1, le=1_000_000)
-    splats: int = setting(120_000, "Most splats the model may have.", group="Fitting", ge=100, le=10_000_000)
+    steps: int = setting(4000, "Steps of optimisation.", group="Fitting", ge=1, le=1_000_000)
+    splats: int = setting(100_000, "Most splats the model may have.", group="Fitting", ge=100, le=10_000_000)
     sh_degree: int = setting(3, "Degree of the view-dependent colour: 0 is matte.", group="Fitting", ge=0, le=3)
     views_per_step: int = setting(1, "Photos that each step looks at.", group="Fitting", ge=1, le=64)
     ssim_weight: float = setting(

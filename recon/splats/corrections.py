@@ -12,6 +12,8 @@ from recon.solve.adam import Adam, Rule
 from recon.splats.render import Pose
 
 RULES = {"twists": Rule(torch.full((6,), 1e-3), 0.05), "exposures": Rule(torch.full((12,), 2e-3), 0.05)}
+BEGIN = 0.2
+"""Share of the fit from which photos are corrected: coarse splats would pull cameras away that were right."""
 
 
 class Corrections:
@@ -53,11 +55,12 @@ class Corrections:
         """
         if self._optimiser is None:
             return
-        touched = torch.zeros(self._count, dtype=torch.bool)
-        touched[list(seen)] = True
-        gradients = {name: t.grad for name, t in self._tensors.items() if t.grad is not None}
-        with torch.no_grad():
-            self._optimiser.step(gradients, touched, done)
+        if done >= BEGIN:
+            touched = torch.zeros(self._count, dtype=torch.bool)
+            touched[list(seen)] = True
+            gradients = {name: t.grad for name, t in self._tensors.items() if t.grad is not None}
+            with torch.no_grad():
+                self._optimiser.step(gradients, touched, done)
         for tensor in self._tensors.values():
             tensor.grad = None
 

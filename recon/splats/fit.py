@@ -1,6 +1,7 @@
 """Fitting splats to photos by Adam: coarse to fine, with a splat budget, resumable at any step.
 
     loss = (1 − λ) mean |render − photo| + λ (1 − mean SSIM)                          (Kerbl et al. 2023, eq. 7)
+           + λ_s mean √eig(Σ)                                      (3DGS-MCMC, Kheradmand et al. 2024, §4.3)
 
 summed over the views of a step (MVGS, Du et al. 2024). Everything random is drawn from the seed and the number of the
 step alone, so a fit that goes on from a checkpoint takes the very steps of one that was never interrupted.
@@ -31,6 +32,8 @@ DENSIFY = (0.02, 0.6)
 """Share of the fit in which splats come and go."""
 DENSIFY_EVERY = 100
 VOTING_VIEWS = 10
+SCALE_WEIGHT = 0.01
+"""λ_s: no splat is larger than the photos ask for. The unit is about the distance to the scene."""
 
 
 @dataclass
@@ -136,6 +139,7 @@ class Fit:
         gradients = {name: t.grad for name, t in parameters.items() if t.grad is not None}
         for tensor in parameters.values():
             tensor.requires_grad_(False)
+        gradients["log_scales"] += SCALE_WEIGHT * self.splats.scales / self.splats.log_scales.numel()
         self._update(gradients, touched)
         self.corrections.step(self.done, views)
         return total / self.config.views_per_step

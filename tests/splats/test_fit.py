@@ -92,8 +92,8 @@ def test_wrong_poses_are_found_again() -> None:
         centres = [-pose[:3, :3].T @ pose[:3, 3] for pose in poses]
         truth = [camera.position for camera in cameras]
         off[refine] = np.mean([np.linalg.norm(c.detach().numpy() - t) for c, t in zip(centres, truth, strict=True)])
-    assert off[True] < 0.8 * off[False]
-    assert errors[True] < 0.5 * errors[False]
+    assert off[True] < 0.9 * off[False]
+    assert errors[True] < 0.6 * errors[False]
 
 
 def test_masked_pixels_do_not_count() -> None:
