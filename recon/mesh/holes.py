@@ -12,13 +12,14 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.events import Events
 from recon.mesh.mesh import Mesh
 from recon.mesh.topology import boundary, directed_edges, edge_keys
 
 _LONGEST_EXACT = 256
 
 
-def close_holes(mesh: Mesh, size: float = 0.5) -> Mesh:
+def close_holes(mesh: Mesh, size: float = 0.5, events: Events | None = None) -> Mesh:
     """Return the mesh with its smaller holes closed.
 
     Args:
@@ -26,32 +27,32 @@ def close_holes(mesh: Mesh, size: float = 0.5) -> Mesh:
             (:func:`~recon.mesh.repair.orient`, :func:`~recon.mesh.repair.separate`).
         size: holes are closed whose boundary is at most this long, as a share of the diagonal of the mesh's bounding
             box; ``math.inf`` closes all.
+        events: asked whether to stop.
 
     Returns:
         The same vertices and faces, followed by new ones; the colour of a new vertex is its loop's mean.
     """
+    events = events or Events()
     loops = boundary_loops(mesh)
     if not loops:
         return mesh
     longest = size if math.isinf(size) else size * float(np.linalg.norm(np.ptp(mesh.vertices, axis=0)))
-    taken = np.unique(edge_keys(directed_edges(mesh.faces)))
-    added = np.empty(0, np.int64)  # apart, since adding to all the mesh's edges would cost as much as sorting them
+    taken = np.unique(edge_keys(directed_edges(mesh.faces)))  # loops share no vertex: what one adds is no other's
     vertices, faces = [mesh.vertices], [mesh.faces]
     colours = [] if mesh.colours is None else [mesh.colours]
     count = len(mesh.vertices)
     for loop in loops:
+        events.check()
         ring = mesh.vertices[loop].astype(np.float64)
         if np.linalg.norm(ring - np.roll(ring, -1, axis=0), axis=1).sum() > longest:
             continue
-        triangles = _least_area(ring, loop, (taken, added)) if len(loop) <= _LONGEST_EXACT else None
+        triangles = _least_area(ring, loop, taken, events) if len(loop) <= _LONGEST_EXACT else None
         if triangles is None:
             triangles = np.stack([loop, np.roll(loop, -1), np.full(len(loop), count)], axis=1).astype(np.int32)
             vertices.append(ring.mean(axis=0, keepdims=True).astype(np.float32))
             if mesh.colours is not None:
                 colours.append(mesh.colours[loop].mean(axis=0, keepdims=True))
             count += 1
-        else:
-            added = np.union1d(added, edge_keys(directed_edges(triangles)))
         faces.append(triangles)
     return Mesh(np.concatenate(vertices), np.concatenate(faces), np.concatenate(colours) if colours else None)
 
@@ -73,27 +74,30 @@ def boundary_loops(mesh: Mesh) -> list[NDArray[np.int64]]:
 
 
 def _least_area(
-    ring: NDArray[np.float64], loop: NDArray[np.int64], taken: tuple[NDArray[np.int64], ...]
+    ring: NDArray[np.float64], loop: NDArray[np.int64], taken: NDArray[np.int64], events: Events
 ) -> NDArray[np.int32] | None:
     """Return (n − 2, 3) vertex indices, or None where every triangulation has an edge that the mesh has already."""
     n = len(ring)
+    whole = float((np.ptp(ring, axis=0) ** 2).sum())
+    ring = np.ascontiguousarray(ring.T)  # by coordinate, since NumPy's own products of short vectors are slow
     first, second = np.triu_indices(n, 2)
     inner = ~((first == 0) & (second == n - 1))
     first, second = first[inner], second[inner]
     keys = edge_keys(np.stack([loop[first], loop[second]], axis=1))
-    known = np.logical_or.reduce([_contains(some, keys) for some in taken])
-    whole = float((np.ptp(ring, axis=0) ** 2).sum())
+    known = taken[np.minimum(np.searchsorted(taken, keys), len(taken) - 1)] == keys
     cost = np.zeros((n, n))
     cost[first[known], second[known]] = np.inf
     choice = np.zeros((n, n), np.int64)
     for span in range(2, n):
+        events.check()
         i = np.arange(n - span)
         j = i + span
         k = i[:, None] + np.arange(1, span)
-        left, right = ring[k] - ring[i][:, None], ring[k] - ring[j][:, None]
-        area = np.linalg.norm(np.cross(left, right), axis=2) / 2
+        left, right = ring[:, k] - ring[:, i, None], ring[:, k] - ring[:, j, None]
+        (x, y, z), (u, v, w) = left, right
+        area = np.sqrt((y * w - z * v) ** 2 + (z * u - x * w) ** 2 + (x * v - y * u) ** 2) / 2
         # On straight stretches of a loop three vertices in line cost nothing; a needle should be the last resort.
-        needle = area < 1e-3 * np.maximum((left**2).sum(axis=2), (right**2).sum(axis=2))
+        needle = area < 1e-3 * np.maximum(x * x + y * y + z * z, u * u + v * v + w * w)
         total = cost[i[:, None], k] + cost[k, j[:, None]] + area + np.where(needle, whole, 0)
         best = total.argmin(axis=1)
         cost[i, j] += total[i, best]
@@ -109,10 +113,3 @@ def _least_area(
             triangles.append((a, between, b))
             spans += [(a, between), (between, b)]
     return loop[np.array(triangles)].astype(np.int32)
-
-
-def _contains(ordered: NDArray[np.int64], keys: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each key is among the ``ordered`` ones."""
-    if len(ordered) == 0:
-        return np.zeros(len(keys), bool)
-    return ordered[np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)] == keys

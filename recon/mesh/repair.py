@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.events import Events
 from recon.mesh.holes import close_holes
 from recon.mesh.mesh import Mesh
 from recon.mesh.topology import adjacent, components, directed_edges, parities
 
 
-def repair(mesh: Mesh, *, share: float = 0.05, holes: float = 0.5) -> Mesh:
+def repair(mesh: Mesh, *, share: float = 0.05, holes: float = 0.5, events: Events | None = None) -> Mesh:
     """Return the mesh tidied, without floaters, wound outward, with its holes closed.
 
     Args:
@@ -18,12 +19,16 @@ def repair(mesh: Mesh, *, share: float = 0.05, holes: float = 0.5) -> Mesh:
         share: see :func:`keep_largest`.
         holes: see :func:`~recon.mesh.holes.close_holes`; ``math.inf`` closes every hole, also the border where a
             table or the ground was cut off.
+        events: asked whether to stop.
 
     Returns:
         A manifold mesh, watertight if ``holes`` was large enough.
     """
-    mesh = keep_largest(separate(clean(mesh)), share)
-    return clean(close_holes(orient(mesh), holes))
+    events = events or Events()
+    for step in (clean, separate, lambda mesh: keep_largest(mesh, share), orient):
+        events.check()
+        mesh = step(mesh)
+    return clean(close_holes(mesh, holes, events))
 
 
 def clean(mesh: Mesh) -> Mesh:

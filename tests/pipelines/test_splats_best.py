@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from splat_capture import SETTINGS, write_capture
 
 from recon import pipelines
-from recon.pipelines import splats_stages
+from recon.pipelines import splats_fit
 from recon.splats.fit import Fit
 
 
@@ -18,11 +18,11 @@ def run_with_validation(values: list[float], root: Path, monkeypatch: pytest.Mon
     """Run the pipeline with made-up validation figures; return the result and the means at each measurement."""
     means: list[torch.Tensor] = []
 
-    def measure(model: Fit, *_: object) -> dict[str, float]:
+    def measure(_: object, model: Fit, *__: object) -> dict[str, float]:
         means.append(model.splats.means.clone())
         return {"psnr": 20.0, "validation_psnr": values[len(means) - 1]}
 
-    monkeypatch.setattr(splats_stages, "_measure", measure)
+    monkeypatch.setattr(splats_fit, "_measure", measure)
     settings = {**SETTINGS, "steps": 120, "mesh": False, "turntable": 0}
     return pipelines.run(write_capture(root / "capture"), root / "job", **settings), means
 
@@ -31,7 +31,7 @@ def test_the_best_model_is_kept_and_the_fit_ends_early(tmp_path: Path, monkeypat
     values = [20.0, 22.0, 21.0, 21.5, 21.9, 21.0, 30.0, 31.0]
     result, means = run_with_validation(values, tmp_path, monkeypatch)
     assert result["status"] == "done", result["error"]
-    assert len(means) == 2 + splats_stages.PATIENCE, "it ends after so many measurements that were not the best"
+    assert len(means) == 2 + splats_fit.PATIENCE, "it ends after so many measurements that were not the best"
     kept = load_file(tmp_path / "job/stages/fit/model.safetensors")
     assert torch.equal(kept["means"], means[1])
     assert result["metrics"]["validation_psnr"] == 22.0
@@ -40,6 +40,6 @@ def test_the_best_model_is_kept_and_the_fit_ends_early(tmp_path: Path, monkeypat
 def test_a_fit_that_gets_better_runs_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result, means = run_with_validation([20.0 + k for k in range(20)], tmp_path, monkeypatch)
     assert result["history"][-1]["validation_psnr"] == 20.0 + len(means) - 1
-    assert len(means) == splats_stages.EVALUATIONS
+    assert len(means) == splats_fit.EVALUATIONS
     kept = load_file(tmp_path / "job/stages/fit/model.safetensors")
     assert torch.equal(kept["means"], means[-1])

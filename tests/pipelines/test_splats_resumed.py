@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from splat_capture import SETTINGS
 
-from recon import pipelines
+from recon import job_checkpoint, pipelines
 from recon.events import Events, Progress, StageStarted
-from recon.pipelines import context
+from recon.pipelines import Context, splats_fit
+from recon.splats.fit import Fit
 
 HERE = Path(__file__).parent
 SPLATS, MODEL = "exports/splats.ply", "stages/fit/model.safetensors"
@@ -66,36 +67,42 @@ def test_a_new_photo_redoes_everything(finished, copied, tmp_path):
 
 
 def test_cancelled_in_mid_fit_then_resumed_equals_uninterrupted(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(context, "CHECKPOINT_SECONDS", 0.05)
-    asked: list[float] = []
+    """Long before a checkpoint is due: on a step, and in the midst of measuring."""
+    job, asked, reached = tmp_path / "job", [], []
+    mean_psnr = splats_fit._mean_psnr
 
-    def stop_at(step: int) -> Events:
-        events = Events()
+    def cancel(events: Events) -> None:
+        asked.append(time.monotonic())
+        events.cancel()
 
-        def listen(event: object) -> None:
-            if isinstance(event, Progress) and "loss" in event.metrics and event.step >= step and not asked:
-                asked.append(time.monotonic())
-                events.cancel()
+    def on_a_step(events: Events) -> None:
+        events.listen(lambda e: isinstance(e, Progress) and "loss" in e.metrics and e.step >= 60 and cancel(events))
 
-        events.listen(listen)
-        return events
+    def in_measuring(events: Events) -> None:
+        def measure(context: Context, model: Fit, photos: list) -> float:
+            if model.step >= 250:
+                cancel(events)
+            return mean_psnr(context, model, photos)
 
-    for step in (60, 250):
-        asked.clear()
-        result = pipelines.run(
-            finished.capture,
-            tmp_path / "job",
-            events=stop_at(step),
-            resume=step > 60,
-            **(SETTINGS if step == 60 else {}),
-        )
-        assert time.monotonic() - asked[0] < 2
+        monkeypatch.setattr(splats_fit, "_mean_psnr", measure)
+
+    for prepare in (on_a_step, in_measuring):
+        prepare(events := Events())
+        settings = {} if job.exists() else SETTINGS
+        result = pipelines.run(finished.capture, job, events=events, resume=True, **settings)
+        assert time.monotonic() - asked[-1] < 2
         assert (result["status"], result["error"]["code"]) == ("cancelled", "cancelled")
-        assert list((tmp_path / "job/checkpoint/fit").iterdir())
-    result = pipelines.run(finished.capture, tmp_path / "job", resume=True)
+        reached.append(job_checkpoint.load(job / "checkpoint/fit")[1]["state"]["step"])
+    assert 60 <= reached[0] < reached[1]
+    assert reached[1] == 264, "the first step from 250 on at which it is measured: every 33rd"
+    monkeypatch.undo()
+    begun = []
+    (events := Events()).listen(lambda e: isinstance(e, Progress) and "loss" in e.metrics and begun.append(e.step))
+    result = pipelines.run(finished.capture, job, events=events, resume=True)
     assert result["status"] == "done"
+    assert begun[0] > 264
     for file in (SPLATS, MODEL):
-        assert (tmp_path / "job" / file).read_bytes() == (finished.job / file).read_bytes()
+        assert (job / file).read_bytes() == (finished.job / file).read_bytes()
     shown = [[{**entry, "seconds": 0} for entry in r["history"]] for r in (result, finished.result)]
     assert shown[0] == shown[1]
     assert result["metrics"] == finished.result["metrics"]
