@@ -56,11 +56,10 @@ def mesh(context: SplatsContext) -> None:
     except ReconstructionError as error:
         context.events.warn(f"No mesh: {error.message}")
         return
-    context.events.check()
-    tidy = repair(raw)
+    tidy = repair(raw, events=context.events)
     context.events.check()
     # Along borders decimation joins edges that were apart; repairing that may add a few faces.
-    tidy = repair(decimate(tidy, int(0.98 * context.config.faces)))
+    tidy = repair(decimate(tidy, int(0.98 * context.config.faces)), events=context.events)
     back = np.linalg.inv(capture_of(context).transform)
     vertices = (tidy.vertices.astype(np.float64) @ back[:3, :3].T + back[:3, 3]).astype(np.float32)
     result = Mesh(vertices, tidy.faces, tidy.colours)

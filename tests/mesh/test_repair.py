@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from mesh_scenes import both, box, sphere
 
-from recon.errors import InputError
+from recon.errors import Cancelled, InputError
+from recon.events import Events
 from recon.mesh.decimate import decimate
 from recon.mesh.holes import boundary_loops, close_holes
 from recon.mesh.mesh import Mesh
@@ -132,6 +133,27 @@ def test_a_long_border_gets_a_fan():
     assert closed.statistics().watertight
     assert len(closed.vertices) == len(cap.vertices) + 1
     np.testing.assert_allclose(closed.colours[-1], 0.25)
+
+
+def test_closing_many_holes_can_be_stopped_between_any_two():
+    class Impatient(Events):
+        asked = 0
+
+        def check(self) -> None:
+            self.asked += 1
+            if self.asked > 100:
+                self.cancel()
+            super().check()
+
+    ball = sphere(5)
+    chosen = np.random.default_rng(0).permutation(len(ball.faces))[:2000]
+    holed = orient(separate(clean(Mesh(ball.vertices, np.delete(ball.faces, chosen, axis=0)))))
+    assert len(boundary_loops(holed)) > 1000
+    assert close_holes(holed, math.inf).statistics().watertight
+    with pytest.raises(Cancelled):
+        close_holes(holed, events=Impatient())
+    with pytest.raises(Cancelled):
+        repair(holed, events=Impatient())
 
 
 def test_repair_of_everything_at_once():
