@@ -83,7 +83,7 @@ class Job:
             config: the settings; on resume they replace the old ones.
             input: what is reconstructed; its absolute path is kept.
             pipeline, preset, device: kept in config.yaml.
-            resume: without it an existing job is refused.
+            resume: without it an existing job is refused, unless it failed before any stage was done.
 
         Raises:
             InputError: the folder is somebody's, an existing job's, in use by another process, or not writable.
@@ -217,7 +217,7 @@ class Job:
             raise InputError(f"{folder} is a file.", "Give --out a folder.", "not-a-job")
         if is_job(folder):
             self._read()  # refuses a newer layout
-            if not resume:
+            if not (resume or self._barren()):
                 raise InputError(
                     f"{folder} already holds a job.",
                     "Add --resume to go on with it, or give --out another folder.",
@@ -235,6 +235,11 @@ class Job:
                 "Give --out a new or empty folder.",
                 "not-a-job",
             )
+
+    def _barren(self) -> bool:
+        """Return whether all that it holds is the tale of a run that failed before it had made anything."""
+        failed = (self.result() or {}).get("status") == "failed"
+        return failed and not any((self.folder / "stages").glob("*/done.json"))
 
     def _acquire(self) -> None:
         """Take the lock, which the operating system drops when the process ends, however it ends."""

@@ -97,8 +97,9 @@ def sweep(folder: Path) -> None:
 
 
 def explain(error: OSError, path: Path) -> ReconError | None:
-    """Return what a failed write under ``path`` means to a person; None when it is something else."""
-    where = error.filename or path
+    """Return what a failed write under ``path``, or read elsewhere, means to a person; None if it is something else."""
+    where = Path(error.filename or path)
+    where = where.with_name(where.name.removeprefix(PART)) if where.name else where
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ReconstructionError(
             f"The disk is full (or a size limit is reached): could not write {where}.",
@@ -106,5 +107,7 @@ def explain(error: OSError, path: Path) -> ReconError | None:
             "disk-full",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return InputError(f"No permission for {where}.", "Choose a place you may write to.", "no-permission")
+        ours = where in (path, *path.parents) or path in where.parents
+        hint = "Choose a place you may write to." if ours else "Check that you may read it."
+        return InputError(f"No permission for {where}.", hint, "no-permission")
     return None

@@ -89,6 +89,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a damaged file makes them trip over
+        if isinstance(error, OSError) and error.strerror:  # a link to nowhere, no permission
+            what, hint = f"cannot be opened: {error.strerror}", "Check that it is there and that you may read it."
+            raise InputError(f"{path.name} {what}.", hint, "unreadable-image") from error
         raise InputError(
             f"{path.name} is damaged or cut short ({error}).", "Copy or export it once more.", "unreadable-image"
         ) from error

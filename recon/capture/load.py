@@ -16,6 +16,7 @@ from recon.capture.photos import find_videos, load_photos
 from recon.capture.transforms import load_transforms
 from recon.errors import InputError
 from recon.events import Events
+from recon.job import is_job
 
 
 def load(path: Path, events: Events, workdir: Path) -> Capture:
@@ -57,6 +58,12 @@ def load(path: Path, events: Events, workdir: Path) -> Capture:
 
 
 def _load(path: Path, events: Events, workdir: Path) -> Capture:
+    if is_job(path):
+        raise InputError(
+            f"{path} is a job, not what one is made from.",
+            "Give the photos; 'recon run --resume' goes on with a job, 'recon export' takes its results away.",
+            "job-as-input",
+        )
     if path.is_dir():
         return _load_folder(top_folder(path), events, workdir)
     if not path.is_file():
@@ -64,7 +71,10 @@ def _load(path: Path, events: Events, workdir: Path) -> Capture:
     suffix = path.suffix.lower()
     if suffix == ".zip":
         folder = _once(path, workdir, "unpacked", lambda folder: extract_zip(path, folder, events))
-        return _load_folder(top_folder(folder), events, workdir)
+        try:
+            return _load_folder(top_folder(folder), events, workdir)
+        except InputError as error:  # people know the zip, not where it was unpacked
+            raise InputError(error.message.replace(str(folder), path.name), error.hint, error.code) from error
     if suffix in VIDEO_SUFFIXES:
         return _load_video(path, events, workdir)
     if suffix == ".json":

@@ -107,6 +107,8 @@ def _choose(source: Path, to: Path, reduce: bool) -> tuple[Path, str]:
     asked = _KINDS.get(to.suffix.lower(), "")
     if source.is_dir():
         return _from_job(source, asked or ("mesh" if reduce or "mesh" in to.stem.lower() else ""))
+    if not source.exists():
+        raise InputError(f"{source} does not exist.", "Check the path for typing errors.", "no-such-path")
     kind = _kind_of(source)
     if asked and kind != asked:
         hint = f"Choose a suffix for {kind}."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -208,7 +209,8 @@ def fingerprint(input: Path, exclude: Path) -> str:
     entries = []
     for path in sorted(paths):
         stat = path.stat()
-        what = _hash(path.read_bytes()) if stat.st_size <= SMALL else f"{stat.st_size} {stat.st_mtime_ns}"
+        small = stat.st_size <= SMALL and os.access(path, os.R_OK)  # whether it is needed is the loader's to judge
+        what = _hash(path.read_bytes()) if small else f"{stat.st_size} {stat.st_mtime_ns}"
         entries.append([str(path.relative_to(root)), what])
     return _hash(json.dumps(entries).encode())
 

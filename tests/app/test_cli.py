@@ -124,6 +124,18 @@ def test_wrong_usage(numbers, tmp_path, monkeypatch, capsys, arguments, words):
         assert json.loads(capsys.readouterr().out)["error"]["code"]
 
 
+def test_wrong_settings_in_the_environment(numbers, tmp_path, monkeypatch, capsys):
+    arguments = ["run", str(numbers), "--pipeline", "toy", "--out", str(tmp_path / "job")]
+    monkeypatch.setenv("RECON_STEPS", "0")
+    assert main(arguments) == 2
+    assert "Setting 'steps' is '0' in the environment; it must be a whole number from 1" in capsys.readouterr().err
+    assert not (tmp_path / "job").exists()
+    monkeypatch.delenv("RECON_STEPS")
+    monkeypatch.setenv("RECON_STPES", "7")
+    assert main(arguments) == 0
+    assert "warning: RECON_STPES sets nothing here; did you mean RECON_STEPS?" in capsys.readouterr().err
+
+
 def test_run_as_json_has_stdout_alone(numbers, tmp_path, capfd):
     job = tmp_path / "job"
     assert main(["run", str(numbers), "--pipeline", "toy", "--out", str(job), "--json"]) == 0

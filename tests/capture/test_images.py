@@ -132,6 +132,12 @@ def test_bomb_is_refused_from_its_header(tmp_path: Path) -> None:
         read_header(path, max_megapixels=80)
 
 
+def test_a_link_to_nowhere_is_not_called_damaged(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "gone.jpg")
+    with pytest.raises(InputError, match=r"a\.jpg cannot be opened: No such file"):
+        check_image(tmp_path / "a.jpg")
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp", ".bmp"])
 def test_cut_short_is_found_by_the_check(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import resource
 import signal
@@ -18,7 +19,7 @@ from recon.errors import InputError
 from recon.events import Failed, Progress, Warned
 from recon.job import Job
 from recon.job_events import EventLog, read_events
-from recon.job_files import atomic, sweep, write_json, write_text
+from recon.job_files import atomic, explain, sweep, write_json, write_text
 
 
 def create(folder: Path, resume: bool = False) -> Job:
@@ -269,3 +270,17 @@ def test_a_write_that_really_fails_leaves_all_as_it_was(tmp_path):
     assert listing(tmp_path) == before
     log.append(Warned(message="again"))
     assert [e["message"] for e in read_events(tmp_path / "events.jsonl")] == ["good", "again"]
+
+
+@pytest.mark.parametrize(
+    ("where", "shown", "word"),
+    [
+        ("/jobs/job/exports/.part-mesh.glb", "/jobs/job/exports/mesh.glb", "write"),
+        ("/jobs", "/jobs", "write"),
+        ("photos/1.jpg", "photos/1.jpg", "read"),
+    ],
+)
+def test_no_permission_says_what_for(where, shown, word):
+    error = explain(PermissionError(errno.EACCES, "Permission denied", where), Path("/jobs/job"))
+    assert (error.exit_code, error.message) == (2, f"No permission for {shown}.")
+    assert word in error.hint
