@@ -109,6 +109,21 @@ def test_cancelled_in_mid_fit_then_resumed_equals_uninterrupted(finished, tmp_pa
     assert result["counts"] == finished.result["counts"]
 
 
+def test_stopped_as_a_stage_begins_then_resumed_equals_uninterrupted(finished, tmp_path):
+    job, settings = tmp_path / "job", SETTINGS
+    for stage in ("load", "fit", "mesh", "report"):
+        stages = ran(events := Events())
+        events.listen(lambda e, e_=events, s=stage: isinstance(e, StageStarted) and e.stage == s and e_.cancel())
+        result = pipelines.run(finished.capture, job, events=events, resume=True, **settings)
+        assert (result["status"], stages[-1]) == ("cancelled", stage)
+        settings = {}
+    result = pipelines.run(finished.capture, job, resume=True)
+    assert (result["status"], result["counts"]) == ("done", finished.result["counts"])
+    assert result["metrics"] == finished.result["metrics"]
+    assert result["exports"] == finished.result["exports"]
+    assert (job / SPLATS).read_bytes() == (finished.job / SPLATS).read_bytes()
+
+
 def test_killed_in_mid_fit_then_resumed_equals_uninterrupted(finished, tmp_path):
     job, moment = tmp_path / "job", random.Random(time.time_ns())  # at random in earnest: any instant has to do
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items()]
