@@ -105,7 +105,7 @@ def _bounds(splats: Splats, cameras: list[Camera]) -> NDArray[np.float64]:
     near = solid[solid.norm(dim=1) < reach]  # beyond the cameras lies the background
     middle = (near if len(near) > 100 else solid).double().numpy()
     low, high = np.quantile(middle, 0.005, axis=0), np.quantile(middle, 0.995, axis=0)
-    margin = 0.05 * float((high - low).max()) + 1e-6
+    margin = 0.08 * float((high - low).max()) + 1e-6
     return np.stack([low - margin, high + margin])
 
 
