@@ -12,6 +12,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "buffers.h"
+#include "flexicubes.h"
 #include "images.h"
 #include "splats.h"
 
@@ -173,6 +174,61 @@ void adam(Out<float> parameter, In<float> gradient, Out<float> first, Out<float>
     chosen.images->adam(a);
 }
 
+nb::tuple contour(int nx, int ny, int nz, In<uint8_t> inside, std::optional<In<int32_t>> cells, std::optional<In<int32_t>> corners, In<int8_t> flagged,
+                  In<uint8_t> loops, In<uint8_t> counts, int threads) {
+    ContourInput in{nx, ny, nz, inside.data()};
+    if (cells) in.cells = cells->data(), in.corners = corners.value().data(), in.n_cells = int64_t(cells->shape(0));
+    in.threads = threads;
+    Contour c;
+    {
+        nb::gil_scoped_release unlocked;
+        c = dual_contour(in, {flagged.data(), loops.data(), counts.data()});
+    }
+    const size_t n = size_t(c.n_cells), e = size_t(c.n_edges);
+    return nb::make_tuple(owned(c.rows, {n}), owned(c.cases, {n}), owned(c.first, {n + 1}), owned(c.corners, {n, 8}), owned(c.cell_edges, {n, 12}),
+                          owned(c.edges, {e, 2}), owned(c.quads, {e, 4}), c.open_edges);
+}
+
+int64_t samples_of_cells(int nx, int ny, int nz, In<int32_t> cells, Out<int32_t> samples, Out<int32_t> corners) {
+    nb::gil_scoped_release unlocked;
+    return cell_samples(nx, ny, nz, cells.data(), int64_t(cells.shape(0)), samples.data(), corners.data());
+}
+
+template <class T> FlexiCubesArrays<T> flexicubes_arrays(const In<T>& positions, const In<T>& field, const In<T>& weights, const In<int16_t>& cases,
+                                                         const In<int32_t>& first, const In<int32_t>& corners, const In<int32_t>& cell_edges,
+                                                         const In<int32_t>& quads, const In<uint8_t>& loops, bool midpoints, const T* vertices,
+                                                         const T* deviations, size_t n_vertices, int threads) {
+    return {int64_t(field.shape(0)), int64_t(cases.shape(0)), int64_t(quads.shape(0)), int64_t(n_vertices), positions.data(), field.data(), weights.data(),
+            cases.data(), first.data(), corners.data(), cell_edges.data(), quads.data(), loops.data(), midpoints, const_cast<T*>(vertices),
+            const_cast<T*>(deviations), threads};
+}
+
+template <class T> void flexicubes_forward(In<T> positions, In<T> field, In<T> weights, In<int16_t> cases, In<int32_t> first, In<int32_t> corners,
+                                           In<int32_t> cell_edges, In<int32_t> quads, In<uint8_t> loops, bool midpoints, Out<T> vertices, Out<T> deviations,
+                                           int threads) {
+    const auto a = flexicubes_arrays<T>(positions, field, weights, cases, first, corners, cell_edges, quads, loops, midpoints, vertices.data(),
+                                        deviations.data(), deviations.shape(0), threads);
+    nb::gil_scoped_release unlocked;
+    flexicubes(a);
+}
+
+template <class T> void flexicubes_gradients(In<T> positions, In<T> field, In<T> weights, In<int16_t> cases, In<int32_t> first, In<int32_t> corners,
+                                             In<int32_t> cell_edges, In<int32_t> quads, In<uint8_t> loops, bool midpoints, In<T> vertices, In<T> to_vertices,
+                                             In<T> to_deviations, std::optional<Out<T>> to_positions, Out<T> to_field, Out<T> to_weights, int threads) {
+    const auto a = flexicubes_arrays<T>(positions, field, weights, cases, first, corners, cell_edges, quads, loops, midpoints, vertices.data(), nullptr,
+                                        to_deviations.shape(0), threads);
+    const FlexiCubesGradients<T> g{to_vertices.data(), to_deviations.data(), to_positions ? to_positions->data() : nullptr, to_field.data(), to_weights.data()};
+    nb::gil_scoped_release unlocked;
+    flexicubes_backward(a, g);
+}
+
+template <class T> void define_flexicubes(nb::module_& m) {
+    m.def("flexicubes", &flexicubes_forward<T>);
+    m.def("flexicubes_backward", &flexicubes_gradients<T>, "positions"_a, "field"_a, "weights"_a, "cases"_a, "first"_a, "corners"_a, "cell_edges"_a,
+          "quads"_a, "loops"_a, "midpoints"_a, "vertices"_a, "to_vertices"_a, "to_deviations"_a, "to_positions"_a.none(), "to_field"_a, "to_weights"_a,
+          "threads"_a);
+}
+
 }  // namespace
 
 NB_MODULE(_cpu, m) {
@@ -196,4 +252,8 @@ NB_MODULE(_cpu, m) {
     m.def("ssim_backward", &ssim_backward, "x"_a, "y"_a, "partials"_a, "incoming"_a, "gradient"_a, "threads"_a);
     m.def("adam", &adam, "parameter"_a, "gradient"_a, "first"_a, "second"_a, "factors"_a, "rates"_a, "limits"_a.none(), "limit"_a, "beta1"_a, "beta2"_a,
           "eps"_a, "threads"_a);
+    m.def("dual_contour", &contour, "nx"_a, "ny"_a, "nz"_a, "inside"_a, "cells"_a.none(), "corners"_a.none(), "flagged"_a, "loops"_a, "counts"_a, "threads"_a);
+    m.def("cell_samples", &samples_of_cells, "nx"_a, "ny"_a, "nz"_a, "cells"_a, "samples"_a, "corners"_a);
+    define_flexicubes<float>(m);
+    define_flexicubes<double>(m);
 }

@@ -1,0 +1,59 @@
+// What the isosurface kernels share: dual marching cubes' connectivity, and FlexiCubes' vertices on it.
+//
+// A cell has the number of its lowest corner's sample; samples are numbered (x (Ny + 1) + y) (Nz + 1) + z. Corners,
+// edges, faces and the tables are those of kernels/contour_tables.py.
+#pragma once
+
+#include <cstdint>
+
+namespace egregium {
+
+constexpr uint8_t no_loop = 255;
+
+/// Edge numbers by corner and axis, and the edges' ends.
+inline int edge_at(int corner, int axis) {
+    const int low = corner & ~(1 << axis);  // bit `axis` is clear: close the gap that it leaves
+    return 4 * axis + ((low >> (axis + 1)) << axis | (low & ((1 << axis) - 1)));
+}
+inline int low_end(int edge) {
+    const int axis = edge >> 2, m = edge & 3;
+    return (m >> axis) << (axis + 1) | (m & ((1 << axis) - 1));
+}
+inline int high_end(int edge) { return low_end(edge) | 1 << (edge >> 2); }
+
+struct ContourTables {
+    const int8_t* flagged;  // (256)
+    const uint8_t* loops;   // (512, 12)
+    const uint8_t* counts;  // (512)
+};
+
+/// Where the surface may be. Dense: inside (nx + 1, ny + 1, nz + 1), all cells, the border counts as outside. Sparse:
+/// inside (samples), cells (n_cells) sorted numbers, corners (n_cells, 8) their samples' rows.
+struct ContourInput {
+    int nx, ny, nz;
+    const uint8_t* inside;
+    const int32_t* cells = nullptr;
+    const int32_t* corners = nullptr;
+    int64_t n_cells = 0;
+    int threads = 1;
+};
+
+/// Blocks of scratch memory (buffers.h) that the caller takes over.
+struct Contour {
+    int64_t n_cells = 0, n_edges = 0, n_vertices = 0;
+    int64_t open_edges = 0;          // crossed edges of cells that lack a neighbour around them: then nothing below is made
+    int64_t* rows = nullptr;         // (n_cells) of the active cells among all
+    int16_t* cases = nullptr;        // (n_cells) rows of the tables
+    int32_t* first = nullptr;        // (n_cells + 1) number of a cell's first vertex; the last is their number
+    int32_t* corners = nullptr;      // (n_cells, 8) rows of samples
+    int32_t* cell_edges = nullptr;   // (n_cells, 12) crossed edge, or -1
+    int32_t* edges = nullptr;        // (n_edges, 2) rows of samples, the inside one first
+    int32_t* quads = nullptr;        // (n_edges, 4) vertices around the edge, counter-clockwise seen from outside
+};
+
+Contour dual_contour(const ContourInput& in, const ContourTables& tables);
+
+/// The numbers of all samples of some cells, sorted, and the cells' corners among them. samples: room for 8 n_cells.
+int64_t cell_samples(int nx, int ny, int nz, const int32_t* cells, int64_t n_cells, int32_t* samples, int32_t* corners);
+
+}  // namespace egregium

@@ -1,0 +1,155 @@
+"""Connectivity of dual marching cubes on a grid's active cells: the public function and its torch operator.
+
+Every cell that the surface meets gets one vertex for each closed loop of crossed edges (kernels/contour_tables.py);
+every crossed edge has four cells around it, whose vertices form a quad. So the mesh is closed, oriented and manifold,
+for any signs.
+
+Source: Nielson 2004, "Dual Marching Cubes"; Wenger 2013, "Isosurfaces", for the two cases that need their neighbour.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kernels import _cpu
+from kernels.contour_tables import COUNTS, FLAGGED, LOOPS
+
+Resolution = tuple[int, int, int]
+_Parts = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Contour:
+    """What ``dual_contour`` found: A cells that the surface meets, E grid edges that cross it.
+
+    Attributes:
+        rows: (A,) int64, the active cells' places among all the grid's cells, ascending.
+        cases: (A,) int16, their rows of the tables.
+        first: (A + 1,) int32; a cell's vertices are numbered ``first[a]`` to ``first[a + 1] - 1``, ``first[-1]`` is V.
+        corners: (A, 8) int32, their corners' samples.
+        cell_edges: (A, 12) int32, the crossed edge at each of a cell's edges, -1 where it is not crossed; that edge is
+            averaged by the cell's vertex ``first[a] + LOOPS[cases[a], edge]``.
+        edges: (E, 2) int32, the crossed edges' samples, the inside one first.
+        quads: (E, 4) int32, the vertices around each crossed edge, counter-clockwise seen from outside.
+    """
+
+    rows: Tensor
+    cases: Tensor
+    first: Tensor
+    corners: Tensor
+    cell_edges: Tensor
+    edges: Tensor
+    quads: Tensor
+
+    @property
+    def vertex_count(self) -> int:
+        """Return V."""
+        return int(self.first[-1])
+
+    def vertex_cells(self) -> Tensor:
+        """Return (V,) int64: the active cell of each vertex."""
+        return torch.repeat_interleave(torch.arange(len(self.rows), device=self.rows.device), self.first.diff().long())
+
+
+def dual_contour(
+    inside: Tensor, resolution: Resolution, cells: Tensor | None = None, corners: Tensor | None = None
+) -> Contour:
+    """Return the connectivity of the surface between inside and outside samples.
+
+    Not differentiable: it depends on signs alone.
+
+    Args:
+        inside: bool. Dense: (Nx + 1, Ny + 1, Nz + 1), and samples on the grid's border count as outside, so that no
+            surface leaves the grid. Sparse: (S,), the samples of the listed cells, in ascending order of their numbers
+            (x (Ny + 1) + y) (Nz + 1) + z.
+        resolution: (Nx, Ny, Nz), cells along each axis; fewer than 2³¹ samples.
+        cells: (M,) int32, ascending; a cell has the number of its lowest corner's sample. None: all, in which case the
+            cells' places are (x Ny + y) Nz + z.
+        corners: (M, 8) int32, the places of the cells' corners among the S samples; see ``cell_samples``.
+
+    Raises:
+        ValueError: shapes or dtypes do not fit, or the surface leaves the listed cells (nothing is open, ever).
+    """
+    shape = tuple(n + 1 for n in resolution)
+    if len(shape) != 3 or min(shape) < 2 or np.prod(shape, dtype=np.float64) >= 2**31:
+        raise ValueError(
+            f"resolution is {resolution}: three numbers of cells, at least 1, with fewer than 2^31 samples"
+        )
+    if inside.dtype != torch.bool:
+        raise ValueError(f"inside is {inside.dtype}: it must be bool, for example field < 0")
+    if cells is None and inside.shape != shape:
+        raise ValueError(f"inside must have shape {shape} for {resolution} cells, not {tuple(inside.shape)}")
+    if cells is not None:
+        if corners is None or cells.ndim != 1 or corners.shape != (len(cells), 8) or inside.ndim != 1:
+            raise ValueError("sparse: inside (S,), cells (M,) and corners (M, 8) belong together")
+        if cells.dtype != torch.int32 or corners.dtype != torch.int32:
+            raise ValueError(f"cells is {cells.dtype}, corners {corners.dtype}: both must be int32")
+    parts: _Parts = torch.ops.egregium.dual_contour(inside, resolution, cells, corners)
+    return Contour(*parts)
+
+
+def cell_samples(cells: Tensor, resolution: Resolution) -> tuple[Tensor, Tensor]:
+    """Return the samples of some cells, and the cells' corners among them.
+
+    Args:
+        cells: (M,) int32 numbers, ascending, each once.
+        resolution: (Nx, Ny, Nz).
+
+    Returns:
+        samples: (S,) int32 numbers, ascending.
+        corners: (M, 8) int32 places among them.
+    """
+    samples, corners = torch.empty(8 * len(cells), dtype=torch.int32), torch.empty(len(cells), 8, dtype=torch.int32)
+    count = _cpu.cell_samples(*resolution, cells.contiguous(), samples, corners)
+    return samples[:count].clone(), corners
+
+
+torch.library.define(
+    "egregium::dual_contour",
+    "(Tensor inside, SymInt[] resolution, Tensor? cells, Tensor? corners)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+
+
+@torch.library.impl("egregium::dual_contour", "CPU")
+def _cpu_implementation(inside: Tensor, resolution: list[int], cells: Tensor | None, corners: Tensor | None) -> _Parts:
+    *parts, open_edges = _cpu.dual_contour(
+        *resolution,
+        inside.contiguous().view(torch.uint8),
+        None if cells is None else cells.contiguous(),
+        None if corners is None else corners.contiguous(),
+        FLAGGED,
+        LOOPS,
+        COUNTS,
+        torch.get_num_threads(),
+    )
+    if open_edges:
+        raise ValueError(
+            f"the surface leaves the listed cells ({open_edges} edges are open): list the cells around, too"
+        )
+    rows, cases, first, corner_rows, cell_edges, edges, quads = (torch.from_numpy(part) for part in parts)
+    return rows, cases, first, corner_rows, cell_edges, edges, quads
+
+
+@torch.library.register_fake("egregium::dual_contour")
+def _fake(inside: Tensor, resolution: list[Any], cells: Tensor | None, corners: Tensor | None) -> _Parts:
+    context = torch.library.get_ctx()
+    active, edges = context.new_dynamic_size(), context.new_dynamic_size()
+
+    def made(dtype: torch.dtype, *shape: Any) -> Tensor:
+        return inside.new_empty(shape, dtype=dtype)
+
+    return (
+        made(torch.int64, active),
+        made(torch.int16, active),
+        made(torch.int32, active + 1),
+        made(torch.int32, active, 8),
+        made(torch.int32, active, 12),
+        made(torch.int32, edges, 2),
+        made(torch.int32, edges, 4),
+    )

@@ -1,0 +1,212 @@
+"""FlexiCubes: a surface on a grid that gradients can move, bend and sharpen.
+
+    x = X + ½ cell tanh(δ)         where the grid's samples are
+    α, β = 1 + 0.99 tanh(w)        weights of a cell's 8 corners and 12 edges
+    γ = 0.99 σ(w) + 0.005          weight that decides how its quads are split
+    L_sign = mean over crossed edges of [softplus(-s_in) + softplus(s_out)]                        (Eq 9)
+
+The vertices follow from s, x, α, β, γ by Eqs 5, 6 and 7 (kernels/flexicubes.py). While training a quad is four triangles
+around its middle, so that γ has a gradient; else it is two, along the diagonal with the larger product of γ.
+
+Source: Shen et al. 2023, "Flexible Isosurface Extraction for Gradient-Based Mesh Optimization", §4 and supplement.
+Conventions: values are negative inside, zero is outside; faces run counter-clockwise seen from outside. L_sign is the
+binary cross-entropy of the paper, whose targets are the signs of the edge's other end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from kernels.dual_contour import Contour, Resolution, cell_samples, dual_contour
+from kernels.flexicubes import WEIGHTS, flexicubes
+
+_RANGE = 0.99
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A closed surface.
+
+    Attributes:
+        vertices: (V', 3), differentiable; the contour's V vertices, then the middles of its quads if it was training.
+        faces: (F, 3) int32, counter-clockwise seen from outside.
+        deviation: L_dev (Eq 8), differentiable: the mean over vertices; 0 where there is no surface.
+        contour: the connectivity behind it.
+    """
+
+    vertices: Tensor
+    faces: Tensor
+    deviation: Tensor
+    contour: Contour
+
+
+class FlexiCubes:
+    """A grid of cells; called with values at its samples, it gives their surface.
+
+    All cells of the box, or only those listed: then values, positions and weights are those of the listed cells, and
+    the cost is theirs, whatever the resolution. The surface is closed, oriented and manifold for any values. To that
+    end samples on the box's border count as outside, and other samples that lack some of their eight cells keep the
+    sign they are given here.
+
+    Attributes:
+        resolution: (Nx, Ny, Nz) cells.
+        positions: (Nx + 1, Ny + 1, Nz + 1, 3) undeformed samples; (S, 3) if cells are listed.
+        cells: (M,) int32 numbers of the listed cells, or None.
+        samples: (S,) int32 numbers of their samples, or None.
+        corners: (M, 8) int32 places of the cells' corners among them, or None.
+    """
+
+    def __init__(
+        self,
+        resolution: int | Resolution,
+        low: float | Sequence[float] = -1.0,
+        high: float | Sequence[float] = 1.0,
+        cells: Tensor | None = None,
+        inside: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """Make the grid.
+
+        Args:
+            resolution: cells along each axis.
+            low, high: corners of the box, in world units; a number stands for three.
+            cells: (M, 3) integer places of the cells to use, in any order, each once; None for all.
+            inside: (S,) bool, only with ``cells``: where samples without all their eight cells are inside, in the
+                samples' order; None: nowhere.
+            dtype: of values, positions and weights: float32 or float64.
+
+        Raises:
+            ValueError: a size does not fit, or signs that are kept let the surface leave the listed cells.
+        """
+        self.resolution = (resolution,) * 3 if isinstance(resolution, int) else resolution
+        self._low, self._high = (torch.as_tensor(at, dtype=torch.float64).expand(3) for at in (low, high))
+        if len(self.resolution) != 3 or min(self.resolution) < 1 or not bool((self._low < self._high).all()):
+            raise ValueError(f"resolution {self.resolution}, low {low}, high {high}: cells >= 1 and low < high, please")
+        self._cell = (self._high - self._low) / torch.tensor(self.resolution)
+        self._half_cell = (self._cell / 2).to(dtype)
+        self.cells: Tensor | None = None
+        self.samples: Tensor | None = None
+        self.corners: Tensor | None = None
+        if cells is None:
+            axes = [torch.linspace(float(a), float(b), n + 1, dtype=dtype) for a, b, n in self._axes()]
+            self.positions = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+            self._kept = torch.ones(self.positions.shape[:-1], dtype=torch.bool)
+            self._kept[1:-1, 1:-1, 1:-1] = False
+            self._inside = torch.zeros(1, dtype=torch.bool)
+        else:
+            self._list(cells, inside, dtype)
+
+    def _axes(self) -> list[tuple[Tensor, Tensor, int]]:
+        return list(zip(self._low, self._high, self.resolution, strict=True))
+
+    def _list(self, cells: Tensor, inside: Tensor | None, dtype: torch.dtype) -> None:
+        nx, ny, nz = self.resolution
+        if cells.ndim != 2 or cells.shape[1] != 3 or bool(((cells < 0) | (cells >= torch.tensor([nx, ny, nz]))).any()):
+            raise ValueError(f"cells must be (M, 3) places within {self.resolution}, not {tuple(cells.shape)}")
+        x, y, z = cells.long().unbind(dim=1)
+        self.cells = ((x * (ny + 1) + y) * (nz + 1) + z).int().sort().values
+        if bool((self.cells.diff() == 0).any()):
+            raise ValueError("cells lists a cell twice")
+        self.samples, self.corners = cell_samples(self.cells, self.resolution)
+        places = torch.stack(torch.unravel_index(self.samples.long(), (nx + 1, ny + 1, nz + 1)), dim=1)
+        self.positions = (self._low + self._cell * places).to(dtype)
+        self._kept = torch.bincount(self.corners.flatten(), minlength=len(self.samples)) < 8
+        if inside is not None and (inside.shape != self.samples.shape or inside.dtype != torch.bool):
+            raise ValueError(f"inside must be bool of shape {tuple(self.samples.shape)}, not {tuple(inside.shape)}")
+        border = ((places == 0) | (places == torch.tensor([nx, ny, nz]))).any(dim=1)
+        self._inside = torch.zeros_like(self._kept) if inside is None else inside & self._kept & ~border
+        dual_contour(self._inside, self.resolution, self.cells, self.corners)  # refuses signs that leave it open
+
+    def new_parameters(self) -> tuple[Tensor, Tensor]:
+        """Return a deformation, shaped as ``positions``, and weights (cells, 21), of zeros, to be optimised."""
+        cells = int(np.prod(self.resolution)) if self.cells is None else len(self.cells)
+        deform, weights = torch.zeros_like(self.positions), self.positions.new_zeros(cells, WEIGHTS)
+        return deform.requires_grad_(), weights.requires_grad_()
+
+    def inside(self, field: Tensor) -> Tensor:
+        """Return which samples are inside, shaped as ``field``: the negative ones, but for those whose sign is kept."""
+        shape = self.positions.shape[:-1]
+        if field.shape != shape or field.dtype != self.positions.dtype:
+            raise ValueError(
+                f"field must be {self.positions.dtype} of shape {tuple(shape)}, not {field.dtype} of {tuple(field.shape)}"
+            )
+        return torch.where(self._kept, self._inside, field.detach() < 0)
+
+    def contour(self, field: Tensor) -> Contour:
+        """Return the connectivity of the surface of ``field``."""
+        return dual_contour(self.inside(field), self.resolution, self.cells, self.corners)
+
+    def deformed(self, deform: Tensor | None) -> Tensor:
+        """Return (S, 3) positions of the samples, at most half a cell from where they were."""
+        if deform is None:
+            return self.positions.view(-1, 3)
+        if deform.shape != self.positions.shape:
+            raise ValueError(f"deform must have shape {tuple(self.positions.shape)}, not {tuple(deform.shape)}")
+        return torch.addcmul(self.positions, self._half_cell, torch.tanh(deform)).view(-1, 3)
+
+    def __call__(
+        self, field: Tensor, deform: Tensor | None = None, weights: Tensor | None = None, training: bool = False
+    ) -> Surface:
+        """Return the surface of ``field``, differentiable in all three arguments.
+
+        Args:
+            field: values at the samples, shaped as ``positions`` without its last axis; negative inside.
+            deform: δ, shaped as ``positions``, or None for zeros.
+            weights: w, (cells, 21): of corners, edges, quads, or None for zeros. Only rows of cells that the surface
+                meets are looked at; without a list of cells, cell (x, y, z) has row (x Ny + y) Nz + z.
+            training: four triangles a quad instead of two.
+
+        Raises:
+            ValueError: a shape or a dtype does not fit.
+        """
+        contour = self.contour(field)
+        active = activate(contour, weights, field)
+        vertices, deviations = flexicubes(self.deformed(deform), field.reshape(-1), active, contour, training)
+        deviation = deviations.sum() / max(1, len(deviations))
+        faces = _fans(contour) if training else _halves(contour, active.detach()[:, -1])
+        return Surface(vertices, faces, deviation, contour)
+
+
+def activate(contour: Contour, weights: Tensor | None, field: Tensor) -> Tensor:
+    """Return (A, 21) positive α, β, γ of the active cells from w of all cells."""
+    scale, middle = field.new_full((WEIGHTS,), _RANGE), field.new_ones(WEIGHTS)
+    scale[-1] = middle[-1] = 0.5
+    if weights is None:
+        return middle.expand(len(contour.rows), WEIGHTS)
+    if weights.ndim != 2 or weights.shape[1] != WEIGHTS or weights.dtype != field.dtype:
+        raise ValueError(f"weights must be {field.dtype} of shape (cells, {WEIGHTS}), not {tuple(weights.shape)}")
+    scale[-1] *= _RANGE  # σ(w) = ½ + ½ tanh(½ w)
+    slope = field.new_ones(WEIGHTS)
+    slope[-1] = 0.5
+    return torch.addcmul(middle, scale, torch.tanh(slope * weights.index_select(0, contour.rows)))
+
+
+def sign_loss(field: Tensor, contour: Contour) -> Tensor:
+    """Return L_sign (Eq 9): what pulls apart the signs of neighbouring samples towards one; 0 without a surface."""
+    inner, outer = field.reshape(-1)[contour.edges.long()].unbind(dim=1)
+    return (softplus(-inner) + softplus(outer)).sum() / max(1, len(inner))
+
+
+def _fans(contour: Contour) -> Tensor:
+    """Four triangles a quad, around its middle."""
+    quads = contour.quads
+    middle = torch.arange(contour.vertex_count, contour.vertex_count + len(quads), dtype=torch.int32)
+    return torch.stack([quads, quads.roll(-1, dims=1), middle[:, None].expand(-1, 4)], dim=2).view(-1, 3)
+
+
+def _halves(contour: Contour, gamma: Tensor) -> Tensor:
+    """Two triangles a quad, along the diagonal with the larger product of γ (A,)."""
+    g = gamma[contour.vertex_cells()][contour.quads.long()]
+    return split_quads(contour.quads, g[:, 0] * g[:, 2] > g[:, 1] * g[:, 3])
+
+
+def split_quads(quads: Tensor, even: Tensor) -> Tensor:
+    """Return (2 E, 3) triangles of (E, 4) quads, along the diagonal 0-2 where ``even`` (E,), else along 1-3."""
+    corners = torch.where(even[:, None], torch.tensor([0, 1, 2, 0, 2, 3]), torch.tensor([0, 1, 3, 1, 2, 3]))
+    return quads.gather(1, corners).view(-1, 3)
