@@ -5,8 +5,8 @@
     γ = 0.99 σ(w) + 0.005          weight that decides how its quads are split
     L_sign = mean over crossed edges of [softplus(-s_in) + softplus(s_out)]                        (Eq 9)
 
-The vertices follow from s, x, α, β, γ by Eqs 5, 6 and 7 (kernels/flexicubes.py). While training a quad is four triangles
-around its middle, so that γ has a gradient; else it is two, along the diagonal with the larger product of γ.
+The vertices follow from s, x, α, β, γ by Eqs 5, 6 and 7 (kernels/flexicubes.py). While training a quad is four
+triangles around its middle, so that γ has a gradient; else it is two, along the diagonal with the larger product of γ.
 
 Source: Shen et al. 2023, "Flexible Isosurface Extraction for Gradient-Based Mesh Optimization", §4 and supplement.
 Conventions: values are negative inside, zero is outside; faces run counter-clockwise seen from outside. L_sign is the
@@ -133,9 +133,8 @@ class FlexiCubes:
         """Return which samples are inside, shaped as ``field``: the negative ones, but for those whose sign is kept."""
         shape = self.positions.shape[:-1]
         if field.shape != shape or field.dtype != self.positions.dtype:
-            raise ValueError(
-                f"field must be {self.positions.dtype} of shape {tuple(shape)}, not {field.dtype} of {tuple(field.shape)}"
-            )
+            wanted = f"{self.positions.dtype} of shape {tuple(shape)}"
+            raise ValueError(f"field must be {wanted}, not {field.dtype} of shape {tuple(field.shape)}")
         return torch.where(self._kept, self._inside, field.detach() < 0)
 
     def contour(self, field: Tensor) -> Contour:

@@ -13,11 +13,12 @@ the surface's vertex there if the edge is crossed, the apex of p's part if it is
 less those with a vertex twice. The first two are those of the paper (§4.5, A.1), which meet everywhere but at parts
 with several vertices, its case C18; the last two fill what is left there.
 
-Why nothing is missing: a triangle (p, y, y') on a grid face is a side of exactly one tetrahedron or quadrangle's pyramid
-at each of the face's two edges, and (p, y1, y2) in a cell of its pyramid and of the cell's tetrahedron. The quadrangles
-opposite p occur once more, turned around, at the other end of the face's inside, and so do the triangles of the cell.
-What remains is the surface. Therefore signed volumes add up to the enclosed volume for any positions of the vertices,
-even where a bent tetrahedron is inverted.
+Why nothing is missing: each side of a tetrahedron belongs to one other, turned around, or to the surface. At p these
+are the triangles (p, y, y') through a grid face, once from each of the face's two edges at p or from the pyramid
+between them, and the triangles (p, y1, y2) in a cell, from that pyramid and from the cell's tetrahedron. What lies
+opposite p occurs once more, turned around: quadrangles at the other end of the face's inside, the cell's triangles too.
+Therefore signed volumes add up to the enclosed volume for any positions of the vertices. (A tetrahedron is inverted
+where the surface's own triangles pass beyond an inside sample that lies almost on it.)
 
 Source: Shen et al. 2023, "Flexible Isosurface Extraction for Gradient-Based Mesh Optimization", §4.5 and A.1.
 Conventions: a tetrahedron (a, b, c, d) has the volume (b - a) × (c - a) · (d - a) / 6, positive if it is in order.
@@ -54,7 +55,9 @@ def _loops_of_regions() -> tuple[Tensor, Tensor]:
 _COUNT, _LAST = _loops_of_regions()
 
 
-def tetrahedra(cubes: FlexiCubes, field: Tensor, surface: Surface, deform: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def tetrahedra(
+    cubes: FlexiCubes, field: Tensor, surface: Surface, deform: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the inside of a surface as tetrahedra.
 
     Differentiable in what the surface's vertices and the samples' positions depend on; the connectivity is constant.
@@ -67,7 +70,7 @@ def tetrahedra(cubes: FlexiCubes, field: Tensor, surface: Surface, deform: Tenso
 
     Returns:
         vertices: (V', 3); the first are the surface's, so that its faces fit, too.
-        tets: (T, 4) int32, of positive volume unless the surface's own vertices are out of order.
+        tets: (T, 4) int32, of positive volume but for those that the surface itself inverts.
 
     Raises:
         ValueError: cells are listed, and the inside reaches cells that are not.
@@ -115,7 +118,7 @@ class _Grid:
         self._stride = ((ny + 1) * (nz + 1), nz + 1, 1)
         offsets = torch.tensor([sum((c >> a & 1) * self._stride[a] for a in range(3)) for c in range(8)])
         occupied = cubes.inside(field).flatten()
-        if cubes.cells is None:
+        if cubes.cells is None or cubes.corners is None:
             x, y, z = torch.unravel_index(torch.arange(nx * ny * nz), (nx, ny, nz))
             every = x * self._stride[0] + y * self._stride[1] + z
             corners = every[:, None] + offsets
@@ -131,7 +134,7 @@ class _Grid:
         self.inside = self.regions != NONE
 
     def neighbours(self, cells: Tensor, corner: int, sign: int) -> Tensor:
-        """Return the places of the cells one step on (``sign`` 1) or back (-1) along each axis whose bit is in ``corner``.
+        """Return the places of the cells one step on (``sign`` 1) or back (-1) along the axes of ``corner``'s bits.
 
         Raises:
             ValueError: there is none; the inside reaches it.
