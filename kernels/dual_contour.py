@@ -20,27 +20,29 @@ from kernels import _cpu
 from kernels.contour_tables import COUNTS, FLAGGED, LOOPS
 
 Resolution = tuple[int, int, int]
-_Parts = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+_Parts = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class Contour:
-    """What ``dual_contour`` found: A cells that the surface meets, E grid edges that cross it.
+    """What ``dual_contour`` found: A cells that the surface meets, their P samples, E grid edges that cross it.
 
     Attributes:
         rows: (A,) int64, the active cells' places among all the grid's cells, ascending.
         cases: (A,) int16, their rows of the tables.
         first: (A + 1,) int32; a cell's vertices are numbered ``first[a]`` to ``first[a + 1] - 1``, ``first[-1]`` is V.
-        corners: (A, 8) int32, their corners' samples.
+        samples: (P,) int64, the places of the active cells' samples among all the grid's, ascending.
+        corners: (A, 8) int32, the cells' corners, as places in ``samples``.
         cell_edges: (A, 12) int32, the crossed edge at each of a cell's edges, -1 where it is not crossed; that edge is
             averaged by the cell's vertex ``first[a] + LOOPS[cases[a], edge]``.
-        edges: (E, 2) int32, the crossed edges' samples, the inside one first.
+        edges: (E, 2) int32, the crossed edges' ends, as places in ``samples``, the inside one first.
         quads: (E, 4) int32, the vertices around each crossed edge, counter-clockwise seen from outside.
     """
 
     rows: Tensor
     cases: Tensor
     first: Tensor
+    samples: Tensor
     corners: Tensor
     cell_edges: Tensor
     edges: Tensor
@@ -112,7 +114,7 @@ def cell_samples(cells: Tensor, resolution: Resolution) -> tuple[Tensor, Tensor]
 torch.library.define(
     "egregium::dual_contour",
     "(Tensor inside, SymInt[] resolution, Tensor? cells, Tensor? corners)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 
 
@@ -132,14 +134,14 @@ def _cpu_implementation(inside: Tensor, resolution: list[int], cells: Tensor | N
         raise ValueError(
             f"the surface leaves the listed cells ({open_edges} edges are open): list the cells around, too"
         )
-    rows, cases, first, corner_rows, cell_edges, edges, quads = (torch.from_numpy(part) for part in parts)
-    return rows, cases, first, corner_rows, cell_edges, edges, quads
+    rows, cases, first, samples, places, cell_edges, edges, quads = (torch.from_numpy(part) for part in parts)
+    return rows, cases, first, samples, places, cell_edges, edges, quads
 
 
 @torch.library.register_fake("egregium::dual_contour")
 def _fake(inside: Tensor, resolution: list[Any], cells: Tensor | None, corners: Tensor | None) -> _Parts:
     context = torch.library.get_ctx()
-    active, edges = context.new_dynamic_size(), context.new_dynamic_size()
+    active, samples, edges = (context.new_dynamic_size() for _ in range(3))
 
     def made(dtype: torch.dtype, *shape: Any) -> Tensor:
         return inside.new_empty(shape, dtype=dtype)
@@ -148,6 +150,7 @@ def _fake(inside: Tensor, resolution: list[Any], cells: Tensor | None, corners: 
         made(torch.int64, active),
         made(torch.int16, active),
         made(torch.int32, active + 1),
+        made(torch.int64, samples),
         made(torch.int32, active, 8),
         made(torch.int32, active, 12),
         made(torch.int32, edges, 2),

@@ -35,10 +35,10 @@ def flexicubes(
     value (it does on a grid's border), the value counts as zero and gets no gradient.
 
     Args:
-        positions: (S, 3) float32 or float64, where the samples are.
-        field: (S,) values, negative inside.
+        positions: (P, 3) float32 or float64, where ``contour.samples`` are.
+        field: (P,) their values, negative inside.
         weights: (A, 21) positive: α (8), β (12) and γ of the active cells.
-        contour: of A cells, V vertices and E crossed edges, from the signs of ``field``.
+        contour: of A cells, V vertices and E crossed edges, from the signs of the field.
         midpoints: whether the middles of the quads are wanted, too.
 
     Returns:
@@ -48,9 +48,10 @@ def flexicubes(
     Raises:
         ValueError: shapes or dtypes do not fit.
     """
-    samples, cells = field.shape[0], len(contour.rows)
-    for name, tensor, shape in (("positions", positions, (samples, 3)), ("weights", weights, (cells, WEIGHTS))):
-        if tensor.shape != shape or field.ndim != 1:
+    samples, cells = len(contour.samples), len(contour.rows)
+    shapes = {"positions": (samples, 3), "field": (samples,), "weights": (cells, WEIGHTS)}
+    for (name, shape), tensor in zip(shapes.items(), (positions, field, weights), strict=True):
+        if tensor.shape != shape:
             raise ValueError(f"{name} must have shape {shape} for {samples} samples, {cells} cells, not {tensor.shape}")
         if tensor.dtype != field.dtype or field.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"{name} is {tensor.dtype}, field {field.dtype}: both float32 or both float64")

@@ -31,6 +31,8 @@ struct ContourTables {
 /// inside (samples), cells (n_cells) sorted numbers, corners (n_cells, 8) their samples' rows.
 struct ContourInput {
     int nx, ny, nz;
+    int64_t n_samples;
+    bool dense;
     const uint8_t* inside;
     const int32_t* cells = nullptr;
     const int32_t* corners = nullptr;
@@ -40,14 +42,15 @@ struct ContourInput {
 
 /// Blocks of scratch memory (buffers.h) that the caller takes over.
 struct Contour {
-    int64_t n_cells = 0, n_edges = 0, n_vertices = 0;
+    int64_t n_cells = 0, n_samples = 0, n_edges = 0, n_vertices = 0;
     int64_t open_edges = 0;          // crossed edges of cells that lack a neighbour around them: then nothing below is made
     int64_t* rows = nullptr;         // (n_cells) of the active cells among all
     int16_t* cases = nullptr;        // (n_cells) rows of the tables
     int32_t* first = nullptr;        // (n_cells + 1) number of a cell's first vertex; the last is their number
-    int32_t* corners = nullptr;      // (n_cells, 8) rows of samples
+    int64_t* samples = nullptr;      // (n_samples) rows of the samples that active cells have, ascending
+    int32_t* corners = nullptr;      // (n_cells, 8) places among these
     int32_t* cell_edges = nullptr;   // (n_cells, 12) crossed edge, or -1
-    int32_t* edges = nullptr;        // (n_edges, 2) rows of samples, the inside one first
+    int32_t* edges = nullptr;        // (n_edges, 2) places among the samples, the inside one first
     int32_t* quads = nullptr;        // (n_edges, 4) vertices around the edge, counter-clockwise seen from outside
 };
 

@@ -74,15 +74,42 @@ void scan_sparse(const ContourInput& in, int task, std::vector<Active>& found) {
     }
 }
 
+/// Lists the samples of the active cells, and the cells' corners among them.
+void number_samples(const ContourInput& in, const int32_t* numbers, Contour& out) {
+    const int stride[3] = {(in.ny + 1) * (in.nz + 1), in.nz + 1, 1};
+    Buffer used_block(size_t(in.n_samples) + 8), places_block(sizeof(int32_t) * size_t(in.n_samples + 1));
+    uint8_t* used = used_block.as<uint8_t>();
+    int32_t* place = places_block.as<int32_t>();  // of used samples only
+    std::memset(used, 0, size_t(in.n_samples) + 8);
+    for (int64_t a = 0; a < out.n_cells; ++a) {
+        int32_t* corners = out.corners + 8 * a;
+        if (!in.dense) std::memcpy(corners, in.corners + 8 * out.rows[a], 8 * sizeof(int32_t));
+        else
+            for (int c = 0; c < 8; ++c) corners[c] = numbers[a] + (c & 1) * stride[0] + (c >> 1 & 1) * stride[1] + (c >> 2) * stride[2];
+        for (int c = 0; c < 8; ++c) used[corners[c]] = 1;
+    }
+    out.samples = block<int64_t>(std::min(in.n_samples, 8 * out.n_cells));
+    for (int64_t s = 0; s < in.n_samples; s += 8) {
+        uint64_t eight;
+        std::memcpy(&eight, used + s, 8);
+        if (eight == 0) continue;
+        for (int64_t t = s; t < s + 8; ++t)
+            if (used[t]) place[t] = int32_t(out.n_samples), out.samples[out.n_samples++] = t;
+    }
+    each(int((out.n_cells + chunk - 1) / chunk), in.threads, [&](int task) {
+        for (int64_t k = 8 * int64_t(task) * chunk, end = std::min(8 * out.n_cells, k + 8 * chunk); k < end; ++k) out.corners[k] = place[out.corners[k]];
+    });
+}
+
 bool owned(uint8_t occupancy, int axis) { return (occupancy & 1) != (occupancy >> (1 << axis) & 1); }
 
 }  // namespace
 
 Contour dual_contour(const ContourInput& in, const ContourTables& tables) {
     const int stride[3] = {(in.ny + 1) * (in.nz + 1), in.nz + 1, 1};
-    const int scans = in.cells ? int((in.n_cells + chunk - 1) / chunk) : in.nx;
+    const int scans = in.dense ? in.nx : int((in.n_cells + chunk - 1) / chunk);
     std::vector<std::vector<Active>> parts{size_t(scans)};
-    each(scans, in.threads, [&](int task) { in.cells ? scan_sparse(in, task, parts[size_t(task)]) : scan_dense(in, task, parts[size_t(task)]); });
+    each(scans, in.threads, [&](int task) { in.dense ? scan_dense(in, task, parts[size_t(task)]) : scan_sparse(in, task, parts[size_t(task)]); });
     std::vector<int64_t> begin(size_t(scans) + 1, 0);
     for (int t = 0; t < scans; ++t) begin[size_t(t) + 1] = begin[size_t(t)] + int64_t(parts[size_t(t)].size());
 
@@ -125,6 +152,7 @@ Contour dual_contour(const ContourInput& in, const ContourTables& tables) {
     out.edges = block<int32_t>(2 * out.n_edges), out.quads = block<int32_t>(4 * out.n_edges);
     std::memset(out.cell_edges, 0xff, sizeof(int32_t) * size_t(12 * n));
     std::vector<int64_t> complete(size_t(chunks), 0);
+    number_samples(in, numbers, out);
     each(chunks, in.threads, [&](int task) {
         const int64_t a0 = int64_t(task) * chunk, a1 = std::min(n, a0 + chunk);
         // finger[b] walks the neighbours below along the axes of the bits of b.
@@ -135,10 +163,7 @@ Contour dual_contour(const ContourInput& in, const ContourTables& tables) {
             finger[b] = std::lower_bound(numbers, numbers + n, numbers[a0] - below[b]) - numbers;
         }
         for (int64_t a = a0; a < a1; ++a) {
-            int32_t* corners = out.corners + 8 * a;
-            if (in.corners) std::memcpy(corners, in.corners + 8 * out.rows[a], 8 * sizeof(int32_t));
-            else
-                for (int c = 0; c < 8; ++c) corners[c] = numbers[a] + (c & 1) * stride[0] + (c >> 1 & 1) * stride[1] + (c >> 2) * stride[2];
+            const int32_t* corners = out.corners + 8 * a;
             const uint8_t occupancy = uint8_t(out.cases[a]);
             int64_t edge = first_edge[a];
             for (int axis = 0; axis < 3; ++axis) {

@@ -176,7 +176,7 @@ void adam(Out<float> parameter, In<float> gradient, Out<float> first, Out<float>
 
 nb::tuple contour(int nx, int ny, int nz, In<uint8_t> inside, std::optional<In<int32_t>> cells, std::optional<In<int32_t>> corners, In<int8_t> flagged,
                   In<uint8_t> loops, In<uint8_t> counts, int threads) {
-    ContourInput in{nx, ny, nz, inside.data()};
+    ContourInput in{nx, ny, nz, int64_t(inside.size()), !cells, inside.data()};
     if (cells) in.cells = cells->data(), in.corners = corners.value().data(), in.n_cells = int64_t(cells->shape(0));
     in.threads = threads;
     Contour c;
@@ -185,7 +185,7 @@ nb::tuple contour(int nx, int ny, int nz, In<uint8_t> inside, std::optional<In<i
         c = dual_contour(in, {flagged.data(), loops.data(), counts.data()});
     }
     const size_t n = size_t(c.n_cells), e = size_t(c.n_edges);
-    return nb::make_tuple(owned(c.rows, {n}), owned(c.cases, {n}), owned(c.first, {n + 1}), owned(c.corners, {n, 8}), owned(c.cell_edges, {n, 12}),
+    return nb::make_tuple(owned(c.rows, {n}), owned(c.cases, {n}), owned(c.first, {n + 1}), owned(c.samples, {size_t(c.n_samples)}), owned(c.corners, {n, 8}), owned(c.cell_edges, {n, 12}),
                           owned(c.edges, {e, 2}), owned(c.quads, {e, 4}), c.open_edges);
 }
 

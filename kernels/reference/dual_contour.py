@@ -61,6 +61,8 @@ def dual_contour(inside: Tensor) -> Contour:
             quads.append(quad if out else [quad[0], *quad[:0:-1]])
             edges.append(corners[a, [low, high] if out else [high, low]])
 
+    samples, places = np.unique(corners, return_inverse=True)
+
     def whole(values: object, *shape: int) -> Tensor:
         return torch.tensor(np.array(values, np.int32).reshape(shape))
 
@@ -68,8 +70,9 @@ def dual_contour(inside: Tensor) -> Contour:
         torch.tensor(rows),
         torch.tensor(cases.astype(np.int16)),
         whole(first, -1),
-        whole(corners, -1, 8),
+        torch.tensor(samples),
+        whole(places, -1, 8),
         whole(cell_edges, -1, 12),
-        whole(edges, -1, 2),
+        whole(np.searchsorted(samples, np.array(edges).reshape(-1, 2)), -1, 2),
         whole(quads, -1, 4),
     )

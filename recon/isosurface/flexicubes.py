@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from torch.nn.functional import softplus
 
 from kernels.dual_contour import Contour, Resolution, cell_samples, dual_contour
 from kernels.flexicubes import WEIGHTS, flexicubes
+from recon.isosurface.faces import fans, split_by_weights
 
 _RANGE = 0.99
 
@@ -60,6 +62,7 @@ class FlexiCubes:
         cells: (M,) int32 numbers of the listed cells, or None.
         samples: (S,) int32 numbers of their samples, or None.
         corners: (M, 8) int32 places of the cells' corners among them, or None.
+        half_cell: (3,) how far a sample may move.
     """
 
     def __init__(
@@ -89,16 +92,13 @@ class FlexiCubes:
         if len(self.resolution) != 3 or min(self.resolution) < 1 or not bool((self._low < self._high).all()):
             raise ValueError(f"resolution {self.resolution}, low {low}, high {high}: cells >= 1 and low < high, please")
         self._cell = (self._high - self._low) / torch.tensor(self.resolution)
-        self._half_cell = (self._cell / 2).to(dtype)
+        self.half_cell = (self._cell / 2).to(dtype)
         self.cells: Tensor | None = None
         self.samples: Tensor | None = None
         self.corners: Tensor | None = None
         if cells is None:
             axes = [torch.linspace(float(a), float(b), n + 1, dtype=dtype) for a, b, n in self._axes()]
             self.positions = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
-            self._kept = torch.ones(self.positions.shape[:-1], dtype=torch.bool)
-            self._kept[1:-1, 1:-1, 1:-1] = False
-            self._inside = torch.zeros(1, dtype=torch.bool)
         else:
             self._list(cells, inside, dtype)
 
@@ -130,24 +130,29 @@ class FlexiCubes:
         return deform.requires_grad_(), weights.requires_grad_()
 
     def inside(self, field: Tensor) -> Tensor:
-        """Return which samples are inside, shaped as ``field``: the negative ones, but for those whose sign is kept."""
+        """Return which samples are inside, shaped as ``field``: the negative ones, but for those whose sign is kept.
+
+        Without listed cells those on the border are left as they are.
+        """
         shape = self.positions.shape[:-1]
         if field.shape != shape or field.dtype != self.positions.dtype:
             wanted = f"{self.positions.dtype} of shape {tuple(shape)}"
             raise ValueError(f"field must be {wanted}, not {field.dtype} of shape {tuple(field.shape)}")
-        return torch.where(self._kept, self._inside, field.detach() < 0)
+        inside = field.detach() < 0
+        return inside if self.cells is None else torch.where(self._kept, self._inside, inside)
 
     def contour(self, field: Tensor) -> Contour:
         """Return the connectivity of the surface of ``field``."""
         return dual_contour(self.inside(field), self.resolution, self.cells, self.corners)
 
-    def deformed(self, deform: Tensor | None) -> Tensor:
-        """Return (S, 3) positions of the samples, at most half a cell from where they were."""
+    def deformed(self, deform: Tensor | None, samples: Tensor) -> Tensor:
+        """Return (P, 3) positions of the samples at (P,) places, at most half a cell from where they were."""
+        positions = self.positions.view(-1, 3).index_select(0, samples)
         if deform is None:
-            return self.positions.view(-1, 3)
+            return positions
         if deform.shape != self.positions.shape:
             raise ValueError(f"deform must have shape {tuple(self.positions.shape)}, not {tuple(deform.shape)}")
-        return torch.addcmul(self.positions, self._half_cell, torch.tanh(deform)).view(-1, 3)
+        return torch.addcmul(positions, self.half_cell, torch.tanh(rows(deform.reshape(-1, 3), samples)))
 
     def __call__(
         self, field: Tensor, deform: Tensor | None = None, weights: Tensor | None = None, training: bool = False
@@ -166,9 +171,10 @@ class FlexiCubes:
         """
         contour = self.contour(field)
         active = activate(contour, weights, field)
-        vertices, deviations = flexicubes(self.deformed(deform), field.reshape(-1), active, contour, training)
+        positions = self.deformed(deform, contour.samples)
+        vertices, deviations = flexicubes(positions, sampled(field, contour), active, contour, training)
         deviation = deviations.sum() / max(1, len(deviations))
-        faces = _fans(contour) if training else _halves(contour, active.detach()[:, -1])
+        faces = fans(contour) if training else split_by_weights(contour, active.detach()[:, -1])
         return Surface(vertices, faces, deviation, contour)
 
 
@@ -183,29 +189,38 @@ def activate(contour: Contour, weights: Tensor | None, field: Tensor) -> Tensor:
     scale[-1] *= _RANGE  # σ(w) = ½ + ½ tanh(½ w)
     slope = field.new_ones(WEIGHTS)
     slope[-1] = 0.5
-    return torch.addcmul(middle, scale, torch.tanh(slope * weights.index_select(0, contour.rows)))
+    return torch.addcmul(middle, scale, torch.tanh(slope * rows(weights, contour.rows)))
+
+
+class _Rows(torch.autograd.Function):
+    """Distinct rows of a tensor. Most are of no interest, so their gradient is memory that is never touched."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.shape = tensor.shape
+        return tensor.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        gradient = torch.from_numpy(np.zeros(ctx.shape, incoming.numpy().dtype))  # torch.zeros would write it all
+        gradient[index] = incoming
+        return gradient, None
+
+
+def rows(tensor: Tensor, index: Tensor) -> Tensor:
+    """Return ``tensor[index]`` for (n,) distinct places along the first axis."""
+    result: Tensor = _Rows.apply(tensor, index)
+    return result
+
+
+def sampled(field: Tensor, contour: Contour) -> Tensor:
+    """Return the (P,) values at ``contour.samples``."""
+    return rows(field.reshape(-1), contour.samples)
 
 
 def sign_loss(field: Tensor, contour: Contour) -> Tensor:
     """Return L_sign (Eq 9): what pulls apart the signs of neighbouring samples towards one; 0 without a surface."""
-    inner, outer = field.reshape(-1)[contour.edges.long()].unbind(dim=1)
+    inner, outer = sampled(field, contour)[contour.edges.long()].unbind(dim=1)
     return (softplus(-inner) + softplus(outer)).sum() / max(1, len(inner))
-
-
-def _fans(contour: Contour) -> Tensor:
-    """Four triangles a quad, around its middle."""
-    quads = contour.quads
-    middle = torch.arange(contour.vertex_count, contour.vertex_count + len(quads), dtype=torch.int32)
-    return torch.stack([quads, quads.roll(-1, dims=1), middle[:, None].expand(-1, 4)], dim=2).view(-1, 3)
-
-
-def _halves(contour: Contour, gamma: Tensor) -> Tensor:
-    """Two triangles a quad, along the diagonal with the larger product of γ (A,)."""
-    g = gamma[contour.vertex_cells()][contour.quads.long()]
-    return split_quads(contour.quads, g[:, 0] * g[:, 2] > g[:, 1] * g[:, 3])
-
-
-def split_quads(quads: Tensor, even: Tensor) -> Tensor:
-    """Return (2 E, 3) triangles of (E, 4) quads, along the diagonal 0-2 where ``even`` (E,), else along 1-3."""
-    corners = torch.where(even[:, None], torch.tensor([0, 1, 2, 0, 2, 3]), torch.tensor([0, 1, 3, 1, 2, 3]))
-    return quads.gather(1, corners).view(-1, 3)

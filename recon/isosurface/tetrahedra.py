@@ -75,12 +75,14 @@ def tetrahedra(
     Raises:
         ValueError: cells are listed, and the inside reaches cells that are not.
     """
-    contour, positions = surface.contour, cubes.deformed(deform)
+    contour = surface.contour
     if len(contour.edges) == 0:
         return surface.vertices, torch.zeros(0, 4, dtype=torch.int32)
     grid = _Grid(cubes, field, contour)
     count = len(surface.vertices)
-    sample_vertex = torch.full((len(positions),), -1)
+    all_samples = torch.arange(field.numel())
+    positions = cubes.deformed(deform, all_samples)
+    sample_vertex = torch.full_like(all_samples, -1)
     used = grid.corners[grid.inside].unique()
     sample_vertex[used] = torch.arange(count, count + len(used))
 
@@ -94,7 +96,7 @@ def tetrahedra(
     y = grid.views(contour, apex)
     p = torch.where(grid.inside, sample_vertex[grid.corners], -1)
     per_quad = len(surface.faces) // len(contour.edges)
-    roots = sample_vertex[contour.edges[:, 0].long()].repeat_interleave(per_quad)
+    roots = sample_vertex[contour.samples[contour.edges[:, 0].long()]].repeat_interleave(per_quad)
     shell = torch.cat([roots[:, None], surface.faces.long()], dim=1)
     tets = torch.cat([shell, *_around_edges(grid, p, y), *_across_faces(grid, p, y), *_in_cells(p, y)])
     ordered = tets.sort(dim=1).values
@@ -117,14 +119,16 @@ class _Grid:
         nx, ny, nz = cubes.resolution
         self._stride = ((ny + 1) * (nz + 1), nz + 1, 1)
         offsets = torch.tensor([sum((c >> a & 1) * self._stride[a] for a in range(3)) for c in range(8)])
-        occupied = cubes.inside(field).flatten()
+        occupied = cubes.inside(field)
         if cubes.cells is None or cubes.corners is None:
             x, y, z = torch.unravel_index(torch.arange(nx * ny * nz), (nx, ny, nz))
             every = x * self._stride[0] + y * self._stride[1] + z
             corners = every[:, None] + offsets
+            bordered, occupied = occupied, torch.zeros_like(occupied)
+            occupied[1:-1, 1:-1, 1:-1] = bordered[1:-1, 1:-1, 1:-1]
         else:
             every, corners = cubes.cells.long(), cubes.corners.long()
-        whole = occupied[corners].all(dim=1)
+        whole = occupied.flatten()[corners].all(dim=1)
         active = torch.full((len(every),), -1)
         active[contour.rows] = torch.arange(len(contour.rows))
         chosen = whole | (active >= 0)

@@ -79,7 +79,7 @@ def test_one_sample_inside_is_a_cube_facing_out() -> None:
     assert len(contour.quads) == 6
     centres = samples((1, 1, 1)).reshape(-1, 3) + 0.5  # of the 8 cells, in their order
     assert volume(centres.numpy(), split(contour.quads)) == pytest.approx(1)
-    # The edge from the centre along +z: its four vertices have z above it and run counter-clockwise seen from there.
+    # The edge from the centre along +z: its four vertices lie above the centre, counter-clockwise seen from there.
     edge = (contour.edges == torch.tensor([13, 14])).all(dim=1).nonzero().item()
     ring = centres[contour.quads[edge].long()] - 1
     assert (ring[:, 2] == 0.5).all()
@@ -91,8 +91,9 @@ def test_zero_is_outside_and_winding_holds() -> None:
     x = samples((6, 6, 6)) - 3
     field = x.abs().amax(dim=-1) - 1  # exactly 0 on the samples of a cube
     contour = dual_contour(field < 0, (6, 6, 6))
-    assert (field.flatten()[contour.edges.long()[:, 0]] < 0).all()
-    assert (field.flatten()[contour.edges.long()[:, 1]] == 0).all()
+    values = field.flatten()[contour.samples][contour.edges.long()]
+    assert (values[:, 0] < 0).all()
+    assert (values[:, 1] == 0).all()
     check_closed(split(contour.quads), contour.vertex_count)
 
 
@@ -100,7 +101,7 @@ def test_the_border_is_outside() -> None:
     full = torch.ones(4, 5, 6, dtype=torch.bool)
     contour = dual_contour(full, (3, 4, 5))
     assert check_closed(split(contour.quads), contour.vertex_count) == 2
-    assert not set(contour.edges[:, 0].tolist()) & set(np.flatnonzero(border((4, 5, 6))).tolist())
+    assert not border((4, 5, 6)).flatten()[contour.samples[contour.edges[:, 0].long()]].any()
 
 
 def border(shape: tuple[int, ...]) -> np.ndarray:
@@ -142,9 +143,8 @@ def test_sparse_equals_dense(resolution: tuple[int, int, int]) -> None:
     assert torch.equal(listed, listed.unique())
     sparse = dual_contour((field < 0).flatten()[listed.long()], resolution, cells, corners)
     assert torch.equal(chosen.nonzero()[sparse.rows, 0], dense.rows)
-    assert torch.equal(listed[sparse.corners.long()], dense.corners)
-    assert torch.equal(listed[sparse.edges.long()], dense.edges)
-    for name in ("cases", "first", "cell_edges", "quads"):
+    assert torch.equal(listed[sparse.samples].long(), dense.samples)
+    for name in ("cases", "first", "corners", "cell_edges", "edges", "quads"):
         assert torch.equal(getattr(sparse, name), getattr(dense, name))
 
 
@@ -171,6 +171,8 @@ def test_nothing_is_no_error() -> None:
     empty = torch.zeros(0, dtype=torch.int32)
     listed, corners = cell_samples(empty, (2, 3, 4))
     assert len(listed) == len(corners) == 0
+    nothing = dual_contour(torch.zeros(0, dtype=torch.bool), (2, 3, 4), empty, corners)
+    assert nothing.vertex_count == len(nothing.quads) == len(nothing.rows) == 0
 
 
 def test_operator_is_well_formed() -> None:

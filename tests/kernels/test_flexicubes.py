@@ -22,7 +22,7 @@ def scene(resolution: tuple[int, int, int] = RESOLUTION, seed: int = 0) -> tuple
     contour = dual_contour(field < 0, resolution)
     shaken = samples(resolution) + torch.rand(*field.shape, 3, generator=generator, dtype=torch.float64) - 0.5
     weights = 0.01 + 1.98 * torch.rand(len(contour.rows), WEIGHTS, generator=generator, dtype=torch.float64)
-    return shaken.view(-1, 3), field.flatten(), weights, contour
+    return shaken.view(-1, 3)[contour.samples], field.flatten()[contour.samples], weights, contour
 
 
 @pytest.mark.parametrize("midpoints", [False, True])
