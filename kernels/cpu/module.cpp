@@ -14,6 +14,7 @@
 #include "buffers.h"
 #include "flexicubes.h"
 #include "images.h"
+#include "mesh_module.h"
 #include "splats.h"
 
 namespace nb = nanobind;
@@ -23,6 +24,7 @@ using namespace nb::literals;
     namespace isa {                                     \
     extern const egregium::SplatKernels splat_kernels;  \
     extern const egregium::ImageKernels image_kernels;  \
+    extern const egregium::MeshKernels mesh_kernels;    \
     }
 DECLARE(baseline)
 #if defined(__x86_64__)
@@ -40,6 +42,7 @@ struct Chosen {
     std::string name = "baseline";
     const SplatKernels* splats = &baseline::splat_kernels;
     const ImageKernels* images = &baseline::image_kernels;
+    const MeshKernels* mesh = &baseline::mesh_kernels;
 };
 
 std::vector<std::string> available() {
@@ -57,10 +60,10 @@ Chosen chosen;
 void use(const std::string& name) {
     for (const std::string& each : available())
         if (each == name) {
-            chosen = {name, &baseline::splat_kernels, &baseline::image_kernels};
+            chosen = {name, &baseline::splat_kernels, &baseline::image_kernels, &baseline::mesh_kernels};
 #if defined(__x86_64__)
-            if (name == "avx2") chosen = {name, &avx2::splat_kernels, &avx2::image_kernels};
-            if (name == "avx512") chosen = {name, &avx512::splat_kernels, &avx512::image_kernels};
+            if (name == "avx2") chosen = {name, &avx2::splat_kernels, &avx2::image_kernels, &avx2::mesh_kernels};
+            if (name == "avx512") chosen = {name, &avx512::splat_kernels, &avx512::image_kernels, &avx512::mesh_kernels};
 #endif
             return;
         }
@@ -256,4 +259,5 @@ NB_MODULE(_cpu, m) {
     m.def("cell_samples", &samples_of_cells, "nx"_a, "ny"_a, "nz"_a, "cells"_a, "samples"_a, "corners"_a);
     define_flexicubes<float>(m);
     define_flexicubes<double>(m);
+    define_mesh(m, chosen.mesh);
 }
