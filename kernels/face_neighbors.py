@@ -1,0 +1,28 @@
+"""Which triangles share an edge: found once for a mesh whose triangles stay, then passed to ``antialias``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels import _cpu
+from kernels.mesh_arguments import check_faces
+
+
+def face_neighbors(faces: Tensor) -> Tensor:
+    """Return the triangle across each edge.
+
+    Args:
+        faces: (F, 3) int32 vertex numbers.
+
+    Returns:
+        (F, 3) int32: across the edge opposite each vertex; -1 where that edge is not one of exactly two triangles.
+
+    Raises:
+        ValueError: faces is not (F, 3) int32 on the CPU, or a vertex number is negative.
+    """
+    check_faces(faces, torch.device("cpu"))
+    neighbors = torch.empty_like(faces, memory_format=torch.contiguous_format)
+    vertices = int(faces.max()) + 1 if faces.numel() else 0
+    _cpu.mesh_face_neighbors(faces.contiguous(), vertices, neighbors, torch.get_num_threads())
+    return neighbors
