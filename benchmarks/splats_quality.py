@@ -1,14 +1,16 @@
 """Seconds, held-out PSNR and SSIM, splats and memory of each preset on real captures, by the command people use.
 
-    python -m benchmarks.splats_quality [--captures nerf_chair …] [--presets fast …] [--write]
+    python -m benchmarks.splats_quality [--captures nerf_chair …] [--presets fast …] [--log FILE] [--write]
 
 Each run is ``recon run`` in a process of its own, from the photos to the report. Prints a JSON line a run and the
-table; ``--write`` puts the table, with the date and the machine, into benchmarks/README.md.
+table; ``--log`` keeps the lines in a file, and what it holds already is not run again, since all of it takes an hour.
+``--write`` puts the table of all runs, with the date and the machine, into benchmarks/README.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -24,6 +26,7 @@ CAPTURES = {
     "snowmiku_plush": ["--max-side", "495"],  # half size, as the figures of others are
     "banana": [],
 }
+PRESETS = ["fast", "medium", "high"]
 COLUMNS = ["capture", "preset", "seconds", "fit s", "PSNR", "SSIM", "splats", "faces", "registered", "memory MB"]
 
 
@@ -70,17 +73,25 @@ def curve(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--captures", nargs="+", choices=CAPTURES, default=list(CAPTURES))
-    parser.add_argument("--presets", nargs="+", default=["fast", "medium", "high"])
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS)
+    parser.add_argument("--log", type=Path)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    rows, curves = [], []
+    log: Path | None = arguments.log
+    lines = log.read_text().splitlines() if log is not None and log.exists() else []
+    results = {(line["capture"], line["preset"]): line for line in map(json.loads, lines)}
     with tempfile.TemporaryDirectory() as folder:
-        for capture in arguments.captures:
-            for preset in arguments.presets:
-                result = run(capture, preset, Path(folder))
-                print(json.dumps({"capture": capture, "preset": preset, **result}), flush=True)
-                rows.append(row(capture, preset, result))
-                curves.append(f"- {capture}, {preset}: {curve(result)}")
+        for capture, preset in itertools.product(arguments.captures, arguments.presets):
+            if (capture, preset) not in results:
+                result = {"capture": capture, "preset": preset, **run(capture, preset, Path(folder))}
+                print(json.dumps(result), flush=True)
+                if log is not None:
+                    with log.open("a") as file:
+                        file.write(json.dumps(result) + "\n")
+                results[capture, preset] = result
+    order = [key for key in itertools.product(CAPTURES, PRESETS) if key in results]
+    rows = [row(*key, results[key]) for key in order]
+    curves = [f"- {capture}, {preset}: {curve(results[capture, preset])}" for capture, preset in order]
     print_table(COLUMNS, rows)
     print("\n".join(curves))
     if arguments.write:

@@ -13,7 +13,7 @@ class SplatsConfig(Config):
     presets: ClassVar = {
         "fast": {"steps": 1500, "splats": 50_000, "sh_degree": 2, "max_side": 512, "turntable": 60},
         "medium": {},
-        "high": {"steps": 8000, "splats": 200_000, "max_side": 1200},
+        "high": {"steps": 6000, "splats": 150_000, "max_side": 1200},
     }
 
     max_side: int = setting(
