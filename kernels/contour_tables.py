@@ -120,7 +120,7 @@ FLAGGED = _flagged()
 """(256,) the face across which a case is to be looked at (C16 and C19), or -1."""
 LOOPS = np.stack([_number(trace_loops(case, apart), 12) for case, apart in _CASES])
 """(512, 12) the loop that an edge belongs to, NONE where it is not crossed; rows from 256 on: outside corners apart."""
-COUNTS = np.array([len(trace_loops(case, apart)) for case, apart in _CASES], np.uint8)
+COUNTS = np.array([len(set(row.tolist()) - {NONE}) for row in LOOPS], np.uint8)
 """(512,) how many loops."""
 REGIONS = np.stack([_number(trace_regions(case, apart), 8) for case, apart in _CASES])
 """(512, 8) the part of the inside that a corner belongs to, NONE outside."""
