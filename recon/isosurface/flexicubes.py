@@ -53,8 +53,8 @@ class FlexiCubes:
 
     All cells of the box, or only those listed: then values, positions and weights are those of the listed cells, and
     the cost is theirs, whatever the resolution. The surface is closed, oriented and manifold for any values. To that
-    end samples on the box's border count as outside, and other samples that lack some of their eight cells keep the
-    sign they are given here.
+    end samples on the box's border count as outside, and other samples that lack some of their eight cells keep their
+    sign: outside, or as ``keep`` says.
 
     Attributes:
         resolution: (Nx, Ny, Nz) cells.
@@ -71,7 +71,6 @@ class FlexiCubes:
         low: float | Sequence[float] = -1.0,
         high: float | Sequence[float] = 1.0,
         cells: Tensor | None = None,
-        inside: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         """Make the grid.
@@ -80,12 +79,10 @@ class FlexiCubes:
             resolution: cells along each axis.
             low, high: corners of the box, in world units; a number stands for three.
             cells: (M, 3) integer places of the cells to use, in any order, each once; None for all.
-            inside: (S,) bool, only with ``cells``: where samples without all their eight cells are inside, in the
-                samples' order; None: nowhere.
             dtype: of values, positions and weights: float32 or float64.
 
         Raises:
-            ValueError: a size does not fit, or signs that are kept let the surface leave the listed cells.
+            ValueError: a size does not fit.
         """
         self.resolution = (resolution,) * 3 if isinstance(resolution, int) else resolution
         self._low, self._high = (torch.as_tensor(at, dtype=torch.float64).expand(3) for at in (low, high))
@@ -100,12 +97,12 @@ class FlexiCubes:
             axes = [torch.linspace(float(a), float(b), n + 1, dtype=dtype) for a, b, n in self._axes()]
             self.positions = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
         else:
-            self._list(cells, inside, dtype)
+            self._list(cells, dtype)
 
     def _axes(self) -> list[tuple[Tensor, Tensor, int]]:
         return list(zip(self._low, self._high, self.resolution, strict=True))
 
-    def _list(self, cells: Tensor, inside: Tensor | None, dtype: torch.dtype) -> None:
+    def _list(self, cells: Tensor, dtype: torch.dtype) -> None:
         nx, ny, nz = self.resolution
         if cells.ndim != 2 or cells.shape[1] != 3 or bool(((cells < 0) | (cells >= torch.tensor([nx, ny, nz]))).any()):
             raise ValueError(f"cells must be (M, 3) places within {self.resolution}, not {tuple(cells.shape)}")
@@ -117,11 +114,26 @@ class FlexiCubes:
         places = torch.stack(torch.unravel_index(self.samples.long(), (nx + 1, ny + 1, nz + 1)), dim=1)
         self.positions = (self._low + self._cell * places).to(dtype)
         self._kept = torch.bincount(self.corners.flatten(), minlength=len(self.samples)) < 8
-        if inside is not None and (inside.shape != self.samples.shape or inside.dtype != torch.bool):
-            raise ValueError(f"inside must be bool of shape {tuple(self.samples.shape)}, not {tuple(inside.shape)}")
-        border = ((places == 0) | (places == torch.tensor([nx, ny, nz]))).any(dim=1)
-        self._inside = torch.zeros_like(self._kept) if inside is None else inside & self._kept & ~border
-        dual_contour(self._inside, self.resolution, self.cells, self.corners)  # refuses signs that leave it open
+        self._border = ((places == 0) | (places == torch.tensor([nx, ny, nz]))).any(dim=1)
+        self._inside = torch.zeros_like(self._kept)
+
+    def keep(self, inside: Tensor) -> None:
+        """Set the signs that samples without all their eight cells keep, whatever their values.
+
+        A band of cells around a surface has inner and outer borders; ``cubes.keep(field < 0)`` with the field that the
+        band was made for tells them apart.
+
+        Args:
+            inside: (S,) bool. Only those samples are looked at; on the box's border they stay outside.
+
+        Raises:
+            ValueError: no cells are listed, the shape does not fit, or the surface would leave the listed cells.
+        """
+        if self.cells is None or inside.shape != self._kept.shape or inside.dtype != torch.bool:
+            raise ValueError(f"keep() is for listed cells and takes bool of shape (S,), not {tuple(inside.shape)}")
+        inside = inside & self._kept & ~self._border
+        dual_contour(inside, self.resolution, self.cells, self.corners)  # refuses signs that leave it open
+        self._inside = inside
 
     def new_parameters(self) -> tuple[Tensor, Tensor]:
         """Return a deformation, shaped as ``positions``, and weights (cells, 21), of zeros, to be optimised."""

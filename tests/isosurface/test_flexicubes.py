@@ -134,11 +134,6 @@ def test_quads_are_split_along_the_heavier_diagonal() -> None:
     check_closed(surface.faces.numpy(), 8)
 
 
-def listed(dense: FlexiCubes, rows: Tensor, inside: Tensor | None = None) -> FlexiCubes:
-    places = torch.stack(torch.unravel_index(rows, dense.resolution), dim=1)
-    return FlexiCubes(dense.resolution, cells=places, inside=inside, dtype=dense.positions.dtype)
-
-
 @pytest.mark.parametrize("training", [False, True])
 def test_listed_cells_give_the_same_surface(training: bool) -> None:
     dense = FlexiCubes((9, 10, 11), dtype=torch.float64)
@@ -149,8 +144,11 @@ def test_listed_cells_give_the_same_surface(training: bool) -> None:
     band = (dense.positions[:-1, :-1, :-1] + 0.1).norm(dim=-1).flatten()
     rows = ((band - 0.75).abs() < 0.4).nonzero()[:, 0]
     assert len(rows) < 0.75 * 990
-    places = listed(dense, rows).samples.long()
-    cubes = listed(dense, rows, field.flatten()[places] < 0)
+    cells = torch.stack(torch.unravel_index(rows, dense.resolution), dim=1)
+    cubes = FlexiCubes(dense.resolution, cells=cells, dtype=torch.float64)
+    assert cubes.samples is not None
+    places = cubes.samples.long()
+    cubes.keep(field.flatten()[places] < 0)
     torch.testing.assert_close(cubes.positions, dense.positions.view(-1, 3)[places])
     part = cubes(field.flatten()[places], deform.view(-1, 3)[places], weights[rows], training)
     assert torch.equal(part.faces, whole.faces)
@@ -216,5 +214,8 @@ def test_bad_input_is_named() -> None:
         FlexiCubes(3, cells=torch.tensor([[0, 0, 1], [0, 0, 1]]))
     some = torch.zeros(8, dtype=torch.bool)
     some[1] = True  # the signs kept around a single cell must not differ
+    single = FlexiCubes(3, cells=torch.tensor([[1, 1, 1]]))
     with pytest.raises(ValueError, match="leaves the listed cells"):
-        FlexiCubes(3, cells=torch.tensor([[1, 1, 1]]), inside=some)
+        single.keep(some)
+    with pytest.raises(ValueError, match=r"not \(7,\)"):
+        single.keep(some[1:])

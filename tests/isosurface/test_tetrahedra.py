@@ -103,9 +103,10 @@ def test_listed_cells_must_hold_the_inside() -> None:
     field = dense.positions.norm(dim=-1) - 0.7
     rows = dense.contour(field).rows
     places = torch.stack(torch.unravel_index(rows, (8, 8, 8)), dim=1)
-    listed = FlexiCubes(8, cells=places, dtype=torch.float64)
-    values = field.flatten()[listed.samples.long()]
-    shell = FlexiCubes(8, cells=places, inside=values < 0, dtype=torch.float64)
+    shell = FlexiCubes(8, cells=places, dtype=torch.float64)
+    assert shell.samples is not None
+    values = field.flatten()[shell.samples.long()]
+    shell.keep(values < 0)
     with pytest.raises(ValueError, match="list all cells"):
         tetrahedra(shell, values, shell(values))
     whole = torch.cartesian_prod(*[torch.arange(8)] * 3)
