@@ -59,8 +59,8 @@ class FlexiCubes:
     Attributes:
         resolution: (Nx, Ny, Nz) cells.
         positions: (Nx + 1, Ny + 1, Nz + 1, 3) undeformed samples; (S, 3) if cells are listed.
-        cells: (M,) int32 numbers of the listed cells, or None.
-        samples: (S,) int32 numbers of their samples, or None.
+        cells: (M,) int32 numbers of the listed cells, ascending, or None; see ``kernels.dual_contour`` for numbers.
+        samples: (S,) int32 numbers of their samples, ascending, or None.
         corners: (M, 8) int32 places of the cells' corners among them, or None.
         half_cell: (3,) how far a sample may move.
     """
@@ -88,6 +88,8 @@ class FlexiCubes:
         self._low, self._high = (torch.as_tensor(at, dtype=torch.float64).expand(3) for at in (low, high))
         if len(self.resolution) != 3 or min(self.resolution) < 1 or not bool((self._low < self._high).all()):
             raise ValueError(f"resolution {self.resolution}, low {low}, high {high}: cells >= 1 and low < high, please")
+        if np.prod([n + 1.0 for n in self.resolution]) >= 2**31:
+            raise ValueError(f"resolution {self.resolution} has 2^31 samples or more, listed or not: use a coarser one")
         self._cell = (self._high - self._low) / torch.tensor(self.resolution)
         self.half_cell = (self._cell / 2).to(dtype)
         self.cells: Tensor | None = None
@@ -137,9 +139,12 @@ class FlexiCubes:
 
     def new_parameters(self) -> tuple[Tensor, Tensor]:
         """Return a deformation, shaped as ``positions``, and weights (cells, 21), of zeros, to be optimised."""
-        cells = int(np.prod(self.resolution)) if self.cells is None else len(self.cells)
-        deform, weights = torch.zeros_like(self.positions), self.positions.new_zeros(cells, WEIGHTS)
+        deform, weights = torch.zeros_like(self.positions), self.positions.new_zeros(self._cell_count, WEIGHTS)
         return deform.requires_grad_(), weights.requires_grad_()
+
+    @property
+    def _cell_count(self) -> int:
+        return int(np.prod(self.resolution)) if self.cells is None else len(self.cells)
 
     def inside(self, field: Tensor) -> Tensor:
         """Return which samples are inside, shaped as ``field``: the negative ones, but for those whose sign is kept.
@@ -175,13 +180,17 @@ class FlexiCubes:
             field: values at the samples, shaped as ``positions`` without its last axis; negative inside.
             deform: δ, shaped as ``positions``, or None for zeros.
             weights: w, (cells, 21): of corners, edges, quads, or None for zeros. Only rows of cells that the surface
-                meets are looked at; without a list of cells, cell (x, y, z) has row (x Ny + y) Nz + z.
+                meets are looked at. Rows are in the order of ``cells``; without a list, cell (x, y, z) has row
+                (x Ny + y) Nz + z.
             training: four triangles a quad instead of two.
 
         Raises:
             ValueError: a shape or a dtype does not fit.
         """
         contour = self.contour(field)
+        wanted = (self._cell_count, WEIGHTS)
+        if weights is not None and (weights.shape != wanted or weights.dtype != field.dtype):
+            raise ValueError(f"weights must be {field.dtype} of shape {wanted}, not {tuple(weights.shape)}")
         active = activate(contour, weights, field)
         positions = self.deformed(deform, contour.samples)
         vertices, deviations = flexicubes(positions, sampled(field, contour), active, contour, training)
@@ -196,8 +205,6 @@ def activate(contour: Contour, weights: Tensor | None, field: Tensor) -> Tensor:
     scale[-1] = middle[-1] = 0.5
     if weights is None:
         return middle.expand(len(contour.rows), WEIGHTS)
-    if weights.ndim != 2 or weights.shape[1] != WEIGHTS or weights.dtype != field.dtype:
-        raise ValueError(f"weights must be {field.dtype} of shape (cells, {WEIGHTS}), not {tuple(weights.shape)}")
     scale[-1] *= _RANGE  # σ(w) = ½ + ½ tanh(½ w)
     slope = field.new_ones(WEIGHTS)
     slope[-1] = 0.5

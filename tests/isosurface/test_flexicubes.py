@@ -205,9 +205,11 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="deform must have shape"):
         cubes(torch.zeros(4, 4, 4), torch.zeros(4, 4, 4))
     with pytest.raises(ValueError, match="weights must be"):
-        cubes(torch.zeros(4, 4, 4), None, torch.zeros(27, 20))
+        cubes(torch.zeros(4, 4, 4), None, torch.zeros(26, 21))
     with pytest.raises(ValueError, match="low < high"):
         FlexiCubes(3, low=1, high=1)
+    with pytest.raises(ValueError, match="coarser"):
+        FlexiCubes(2000, cells=torch.tensor([[0, 0, 0]]))
     with pytest.raises(ValueError, match="within"):
         FlexiCubes(3, cells=torch.tensor([[0, 0, 3]]))
     with pytest.raises(ValueError, match="twice"):
