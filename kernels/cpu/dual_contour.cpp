@@ -15,7 +15,7 @@
 namespace egregium {
 namespace {
 
-constexpr int chunk = 4096;  // cells a task
+constexpr int chunk = 4096, looked_at = 1 << 15;  // cells and, looking for them, samples a task
 
 template <class F> void each(int tasks, int threads, F&& f) {
     parallel_for(tasks, threads, [](void* c, int task) { (*static_cast<F*>(c))(task); }, &f);
@@ -107,9 +107,15 @@ bool owned(uint8_t occupancy, int axis) { return (occupancy & 1) != (occupancy >
 
 Contour dual_contour(const ContourInput& in, const ContourTables& tables) {
     const int stride[3] = {(in.ny + 1) * (in.nz + 1), in.nz + 1, 1};
-    const int scans = in.dense ? in.nx : int((in.n_cells + chunk - 1) / chunk);
+    const int slab = std::max(1, looked_at / stride[0]);  // layers a task
+    const int scans = in.dense ? (in.nx + slab - 1) / slab : int((in.n_cells + chunk - 1) / chunk);
     std::vector<std::vector<Active>> parts{size_t(scans)};
-    each(scans, in.threads, [&](int task) { in.dense ? scan_dense(in, task, parts[size_t(task)]) : scan_sparse(in, task, parts[size_t(task)]); });
+    each(scans, in.threads, [&](int task) {
+        std::vector<Active>& found = parts[size_t(task)];
+        if (!in.dense) scan_sparse(in, task, found);
+        else
+            for (int i = task * slab; i < std::min(in.nx, (task + 1) * slab); ++i) scan_dense(in, i, found);
+    });
     std::vector<int64_t> begin(size_t(scans) + 1, 0);
     for (int t = 0; t < scans; ++t) begin[size_t(t) + 1] = begin[size_t(t)] + int64_t(parts[size_t(t)].size());
 

