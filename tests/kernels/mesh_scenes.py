@@ -37,7 +37,9 @@ def cube(size: float, centre: tuple[float, float, float]) -> tuple[Tensor, Tenso
 
 def join(*meshes: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     offsets = [sum(len(v) for v, _ in meshes[:i]) for i in range(len(meshes))]
-    return torch.cat([v for v, _ in meshes]), torch.cat([f + n for (_, f), n in zip(meshes, offsets, strict=True)]).int()
+    return torch.cat([v for v, _ in meshes]), torch.cat(
+        [f + n for (_, f), n in zip(meshes, offsets, strict=True)]
+    ).int()
 
 
 def rotation(vector: Tensor) -> Tensor:

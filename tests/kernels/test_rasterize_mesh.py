@@ -65,7 +65,7 @@ def test_both_orientations_are_drawn(rasterize):
 
 
 def test_two_triangles_share_an_edge(rasterize):
-    """A square of two triangles over the whole image: every pixel belongs to one, the diagonal to the one on its right."""
+    """A square of two triangles over the whole image; the diagonal belongs to the one on its right."""
     square = [[-1.0, -1, 0, 1], [1, -1, 0, 1], [1, 1, 0, 1], [-1, 1, 0, 1]]
     rast, _ = rasterize(square, [0, 1, 2, 0, 2, 3], 5, 5)
     x, y = torch.meshgrid(torch.arange(5), torch.arange(5), indexing="xy")
@@ -147,8 +147,9 @@ def test_layers_of_coplanar_triangles(rasterize):
 def test_is_its_twin(size):
     positions, faces = random_triangles(3, 70, batch=2)
     for layers in (1, 3):
-        got, expected = rasterize_mesh(positions, faces, *size, layers=layers), reference(
-            positions.double(), faces, *size, layers=layers
+        got, expected = (
+            rasterize_mesh(positions, faces, *size, layers=layers),
+            reference(positions.double(), faces, *size, layers=layers),
         )
         assert (got[0][..., 3] == expected[0][..., 3]).all()
         torch.testing.assert_close(got[0].double(), expected[0], atol=1e-6, rtol=0)
@@ -201,9 +202,7 @@ def test_shared_edges_are_covered_once(seed, width, height, on_centres):
         w = 2.0 ** torch.randint(-2, 3, (n + 1, n + 1, 1), generator=g)
     positions = torch.cat([grid * w, torch.zeros_like(w), w], dim=-1).view(-1, 4)
     i = (torch.arange(n)[:, None] * (n + 1) + torch.arange(n)).flatten()
-    faces = torch.cat(
-        [torch.stack([i, i + 1, i + n + 2], dim=1), torch.stack([i, i + n + 2, i + n + 1], dim=1)]
-    ).int()
+    faces = torch.cat([torch.stack([i, i + 1, i + n + 2], dim=1), torch.stack([i, i + n + 2, i + n + 1], dim=1)]).int()
     faces = faces[torch.randperm(len(faces), generator=g)]
     rast, _ = rasterize_mesh(positions, faces, width, height, layers=2)
     if not on_centres:
@@ -218,7 +217,9 @@ def test_shared_edges_are_covered_once(seed, width, height, on_centres):
     assert (orientation[layers[..., 3].long()].sum(dim=0) == 1).all()
 
 
-@given(st.integers(0, 2**31), st.sampled_from([0.0, -0.0, float("nan"), float("inf"), -float("inf"), 3e38, 1e-45, -1e30]))
+@given(
+    st.integers(0, 2**31), st.sampled_from([0.0, -0.0, float("nan"), float("inf"), -float("inf"), 3e38, 1e-45, -1e30])
+)
 @settings(max_examples=40, deadline=None)
 def test_degenerate_triangles_spoil_nothing(seed, value):
     """Whatever a few vertices hold: no crash, finite results, and triangles without them are where they were."""
