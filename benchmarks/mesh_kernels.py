@@ -3,10 +3,10 @@
     python -m benchmarks.mesh_kernels [--seconds 3] [--write]
 
 A bumpy sphere of 100,000 and of 1,000,000 triangles, 1024² pixels of which seven tenths see it. Columns: forward and
-backward milliseconds of each public function, on its own; ``antialias`` with the neighbours of the triangles given, and
-what it takes to find those. ``Open3D`` is ``RaycastingScene.cast_rays`` on rays made beforehand, and the building of its
-tree; both find the triangle and the barycentrics of each pixel. The least of several runs is shown, the median is in the
-JSON lines; with the processor time of one thread, as other work on the machine lengthens the rest.
+backward milliseconds of each public function on its own, the neighbours of the triangles given to ``antialias``, and
+what it takes to find those. Open3D: building its tree, and ``RaycastingScene.cast_rays`` on rays made beforehand, which
+finds each pixel's triangle and place there, as ``rasterize_mesh`` does. The least of several runs is shown, the median
+is in the JSON lines; below it the processor time of one thread, as other work on the machine lengthens the rest.
 """
 
 from __future__ import annotations
@@ -105,8 +105,9 @@ def measure_operations(
         backward(times, "interpolate", at, (uv, rast))
         at, at_da = interpolate(uv.detach(), rast.detach(), faces, rast_db, "all")
         at.requires_grad_()
-        modes = {"filter_mode": "linear-mipmap-linear"}
-        color = times.run("texture", lambda at=at, at_da=at_da: texture(picture, at, at_da, **modes))
+        color = times.run(
+            "texture", lambda at=at, at_da=at_da: texture(picture, at, at_da, filter_mode="linear-mipmap-linear")
+        )
         backward(times, "texture", color, (picture, at))
         color, rast = color.detach().requires_grad_(), rast.detach()
         image = times.run("antialias", lambda c=color, r=rast: antialias(c, r, positions, faces, neighbors))

@@ -63,13 +63,12 @@ inline int side(const Corner& a, const Corner& b, double x, double y) {
 
 /// The corners of a triangle; false if any is not finite.
 inline bool corners(const MeshScene& s, const float* positions, int64_t triangle, Corner v[3]) {
-    float finite = 0;
+    double sum = 0;
     for (int i = 0; i < 3; ++i) {
-        const float* p = positions + 4 * int64_t(s.faces[3 * triangle + i]);
-        v[i] = corner(p, 0.5 * s.width, 0.5 * s.height);
-        for (int c = 0; c < 4; ++c) finite += 0.0f * p[c];  // NaN unless all are finite
+        v[i] = corner(positions + 4 * int64_t(s.faces[3 * triangle + i]), 0.5 * s.width, 0.5 * s.height);
+        sum += (v[i].X + v[i].Y) + (v[i].z + v[i].w);  // of finite floats, it is finite in double
     }
-    return finite == 0;
+    return 0 * sum == 0;
 }
 
 /// The triangle whose number + 1 is stored as a float, or -1 for the background and whatever is no such number.
