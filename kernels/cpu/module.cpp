@@ -15,6 +15,7 @@
 #include "flexicubes.h"
 #include "images.h"
 #include "mesh_module.h"
+#include "nearest.h"
 #include "splats.h"
 
 namespace nb = nanobind;
@@ -260,4 +261,5 @@ NB_MODULE(_cpu, m) {
     define_flexicubes<float>(m);
     define_flexicubes<double>(m);
     define_mesh(m, chosen.mesh);
+    define_nearest(m);
 }

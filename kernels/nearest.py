@@ -1,0 +1,89 @@
+"""The closest points of a set of triangles: the public function and its torch operator.
+
+The CPU implementation is C++ (``kernels/cpu/nearest.cpp``); the readable twin is ``kernels/reference/nearest.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels import _cpu
+
+
+def nearest(points: Tensor, vertices: Tensor, faces: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the closest point of a set of triangles, or of a set of points, to each of ``points``.
+
+    Exact up to rounding, about 1e-7 (float32) or 1e-16 (float64) of the coordinates' size: every triangle that could be
+    closer is looked at. Of triangles at the same distance any may be named. Triangles may be degenerate: one without an
+    area is its longest edge, or a point. A hierarchy of boxes is built at each call.
+
+    Source: Ericson 2004, "Real-Time Collision Detection", §5.1.5 and §6; the gradient is the envelope theorem's.
+
+    Args:
+        points: (N, 3) float32 or float64.
+        vertices: (V, 3), of the same dtype.
+        faces: (F, 3) int32, at least one; None: the vertices are a set of points.
+
+    Returns:
+        squared_distances: (N,), in squared units. Differentiable in ``points`` and ``vertices``.
+        index: (N,) int32, the face, or without faces the vertex, that the closest point is on.
+        barycentrics: (N, 3), the weights of the face's vertices, each in [0, 1], of sum 1. Not differentiable.
+
+    Raises:
+        ValueError: a shape or dtype does not fit, there is nothing to be near to, a face names no vertex, or a
+            coordinate is not finite.
+    """
+    for name, tensor in (("points", points), ("vertices", vertices)):
+        if tensor.ndim != 2 or tensor.shape[1] != 3:
+            raise ValueError(f"{name} must be (N, 3), not {tuple(tensor.shape)}")
+        if tensor.dtype not in (torch.float32, torch.float64) or tensor.dtype != points.dtype:
+            raise ValueError(f"{name} is {tensor.dtype}: points and vertices must both be float32 or both float64")
+        if not tensor.detach().isfinite().all():
+            raise ValueError(f"{name} has a coordinate that is not finite")
+    if faces is None:
+        faces = torch.arange(len(vertices), dtype=torch.int32)[:, None].expand(-1, 3)
+    if faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype != torch.int32:
+        raise ValueError(f"faces must be (F, 3) int32, not {tuple(faces.shape)} {faces.dtype}")
+    if len(faces) == 0:
+        raise ValueError("there is no triangle to be near to")
+    if faces.min() < 0 or faces.max() >= len(vertices):
+        raise ValueError(f"faces name vertices {int(faces.min())} to {int(faces.max())} of {len(vertices)}")
+    result: tuple[Tensor, Tensor, Tensor] = torch.ops.egregium.nearest(points, vertices, faces)
+    return result
+
+
+torch.library.define("egregium::nearest", "(Tensor points, Tensor vertices, Tensor faces) -> (Tensor, Tensor, Tensor)")
+
+
+@torch.library.impl("egregium::nearest", "CPU")
+def _forward_cpu(points: Tensor, vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    outputs = _forward_fake(points, vertices, faces)
+    inputs = (points.detach().contiguous(), vertices.detach().contiguous(), faces.contiguous())
+    _cpu.nearest(*inputs, *outputs, torch.get_num_threads())
+    return outputs
+
+
+@torch.library.register_fake("egregium::nearest")
+def _forward_fake(points: Tensor, vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    n = points.shape[0]
+    return points.new_empty(n), faces.new_empty(n), points.new_empty(n, 3)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.mark_non_differentiable(output[1], output[2])
+    ctx.save_for_backward(*inputs, output[1], output[2])
+
+
+def _backward(ctx: Any, incoming: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, None]:
+    points, vertices, faces, index, weights = ctx.saved_tensors
+    corners = faces.long()[index.long()]
+    # At the minimum, moving along the triangle changes nothing: only the ends of the segment to it count.
+    pull = 2 * incoming[:, None] * (points - (weights[..., None] * vertices[corners]).sum(dim=1))
+    spread = (-weights[..., None] * pull[:, None]).flatten(0, 1)
+    return pull, torch.zeros_like(vertices).index_add(0, corners.flatten(), spread), None
+
+
+torch.library.register_autograd("egregium::nearest", _backward, setup_context=_setup_context)
