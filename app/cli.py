@@ -99,13 +99,13 @@ def export(arguments: argparse.Namespace) -> int:
     from recon.export import export as write
 
     with _watched(Events()) as (events, _):
-        write(arguments.source, arguments.to, arguments.faces, events)
+        write(arguments.source, arguments.to, arguments.faces, events, arguments.texture)
     print(arguments.to)
     return 0
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    """``recon eval``: measure a job again, or against a reference mesh."""
+    """``recon eval``: measure a job again, or a mesh, alone or against a reference mesh."""
     from recon.pipelines.evaluate import evaluate_job
 
     with _watched(Events()) as (events, _):
@@ -162,6 +162,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command.add_argument("source", metavar="JOB|FILE", type=Path, help="a job directory, or a file of splats or a mesh")
     command.add_argument("--to", metavar="FILE", type=Path, required=True, help="the file to write")
     command.add_argument("--faces", metavar="N", type=_positive, help="simplify the mesh to at most N faces")
+    command.add_argument("--texture", metavar="N", type=_positive, help="give the mesh a texture of N x N pixels")
 
     command = commands.add_parser("eval", help="measure a job's result: held-out views, or against a reference mesh")
     command.set_defaults(command=evaluate)

@@ -12,11 +12,14 @@ from recon.errors import InputError
 from recon.events import Events
 from recon.export.cameras import read_transforms, write_colmap, write_transforms
 from recon.export.files import replacing
-from recon.export.mesh import read_mesh, write_mesh
+from recon.export.mesh import TEXTURED, read_mesh, write_mesh
 from recon.export.ply import is_splat_ply, read_ply, write_ply
 from recon.export.splat import read_splat, write_splat
 from recon.export.spz import read_spz, write_spz
 from recon.mesh.decimate import decimate
+from recon.mesh.mesh import Mesh
+from recon.mesh.texture import vertex_colours
+from recon.mesh.transfer import transfer
 from recon.splats.model import Splats
 
 __all__ = ["export", "read_mesh", "read_splats", "write_colmap", "write_mesh", "write_splats", "write_transforms"]
@@ -28,30 +31,36 @@ _IN_JOB = {
     "mesh": ("exports/mesh.ply", "exports/mesh.glb"),
     "cameras": ("exports/transforms.json",),
 }
-_KINDS = {".splat": "splats", ".spz": "splats", ".glb": "mesh", ".obj": "mesh", ".stl": "mesh", ".json": "cameras"}
+_KINDS = {".splat": "splats", ".spz": "splats", ".json": "cameras"}
+_KINDS |= dict.fromkeys((".glb", ".obj", ".zip", ".stl", ".3mf"), "mesh")
 
 
-def export(source: Path, to: Path, faces: int | None = None, events: Events | None = None) -> None:
+def export(
+    source: Path, to: Path, faces: int | None = None, events: Events | None = None, texture: int | None = None
+) -> None:
     """Write splats, a mesh or cameras in another format, chosen by the suffix of ``to``.
 
-    Splats: .ply, .splat, .spz. Meshes: .glb, .obj, .stl, .ply. Cameras: .json (nerfstudio's transforms). What a .ply
-    becomes depends on the source: a file's kind stays; of a job it is the splats, unless the name has "mesh" in it,
-    ``faces`` is given, or there are no splats.
+    Splats: .ply, .splat, .spz. Meshes: .glb, .obj, .zip (an OBJ with its texture), .stl, .ply, .3mf. Cameras: .json
+    (nerfstudio's transforms). What a .ply becomes depends on the source: a file's kind stays; of a job it is the
+    splats, unless the name has "mesh" in it, ``faces`` is given, or there are no splats.
 
     Args:
         source: a job directory, or a file of splats, a mesh or cameras.
         to: the file to write; an existing one is replaced.
         faces: simplify the mesh to at most about this many triangles.
         events: is told what a format cannot hold, and asked whether to stop.
+        texture: give the mesh a new texture of this many texels squared, with the colours that it had before its
+            simplification, for .glb, .obj and .zip. A textured mesh that is simplified gets one of the old one's size.
 
     Raises:
-        InputError: nothing there to export, an unknown suffix, splats asked of a mesh or the reverse, a damaged source.
+        InputError: nothing there to export, an unknown suffix, splats asked of a mesh or the reverse, a texture asked
+            of what has no colours or for what holds none, a damaged source.
     """
     events = events or Events()
     if to.suffix.lower() not in {".ply", *_KINDS}:
         raise InputError(
             f"{to}: {to.suffix or 'no suffix'} is not a format that can be written.",
-            "Splats: .ply .splat .spz; mesh: .glb .obj .stl .ply; cameras: .json.",
+            "Splats: .ply .splat .spz; mesh: .glb .obj .zip .stl .ply .3mf; cameras: .json.",
             "bad-format",
         )
     file, kind = _choose(source, to, faces is not None)
@@ -62,18 +71,34 @@ def export(source: Path, to: Path, faces: int | None = None, events: Events | No
     elif kind == "splats":
         if faces is not None:
             raise InputError("Splats have no faces to reduce.", "Leave the number of faces out.", "bad-faces")
+        if texture is not None:
+            raise InputError("Splats have no texture.", "Leave its size out, or export a mesh.", "bad-texture")
         splats = read_splats(file)
         if to.suffix.lower() == ".splat" and splats.sh_degree > 0:
             events.warn("A .splat file holds no view-dependent colour; .ply and .spz do.")
         write_splats(splats, to)
     else:
-        mesh = read_mesh(file)
-        events.check()
-        if faces is not None:
-            mesh = decimate(mesh, faces)
-        if to.suffix.lower() == ".stl" and mesh.colours is not None:
-            events.warn("An STL file holds no colours; .glb, .obj and .ply do.")
-        write_mesh(mesh, to)
+        _export_mesh(read_mesh(file), to, faces, texture, events)
+
+
+def _export_mesh(mesh: Mesh, to: Path, faces: int | None, texture: int | None, events: Events) -> None:
+    suffix = to.suffix.lower()
+    if texture is not None and suffix not in TEXTURED:
+        hint = f"Choose {', '.join(TEXTURED)}, or leave the texture out."
+        raise InputError(f"A {suffix} file holds no texture.", hint, "bad-texture")
+    if suffix in (".stl", ".3mf") and (mesh.colours is not None or mesh.texture is not None):
+        events.warn(f"A {suffix} file holds no colours; .glb, .obj and .ply do.")
+    if suffix not in TEXTURED:
+        mesh = Mesh(mesh.vertices, mesh.faces, vertex_colours(mesh))
+    events.check()
+    coloured = mesh
+    if faces is not None:
+        mesh = decimate(mesh, faces)
+    if texture is None and mesh is not coloured and coloured.texture is not None:
+        texture = max(coloured.texture.shape[:2])
+    if texture is not None:
+        mesh = transfer(coloured, mesh, texture, events)
+    write_mesh(mesh, to)
 
 
 def read_splats(path: Path) -> Splats:
@@ -145,7 +170,7 @@ def _kind_of(file: Path) -> str:
     if suffix not in _KINDS:
         raise InputError(
             f"{file} is neither a job directory nor a file of splats, a mesh or cameras.",
-            "Give a job directory, or .ply .splat .spz .glb .obj .stl .json.",
+            "Give a job directory, or .ply .splat .spz .glb .obj .zip .stl .3mf .json.",
             "bad-format",
         )
     return _KINDS[suffix]

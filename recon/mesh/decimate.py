@@ -14,7 +14,8 @@ from recon.mesh.repair import clean
 def decimate(mesh: Mesh, faces: int) -> Mesh:
     """Return the mesh with about ``faces`` triangles or fewer; unchanged if it has no more than that already.
 
-    Vertex colours are those of the nearest vertex before. A watertight mesh stays watertight.
+    Vertex colours are those of the nearest vertex before; a texture is lost (:func:`~recon.mesh.transfer.transfer`
+    makes a new one). A watertight mesh stays watertight.
 
     Raises:
         InputError: fewer than 4 triangles are asked for (code ``"bad-faces"``), or the mesh is unusable.

@@ -30,7 +30,8 @@ def close_holes(mesh: Mesh, size: float = 0.5, events: Events | None = None) -> 
         events: asked whether to stop.
 
     Returns:
-        The same vertices and faces, followed by new ones; the colour of a new vertex is its loop's mean.
+        The same vertices and faces, followed by new ones; the colour of a new vertex is its loop's mean. New faces have
+        no place in a texture: where there are any, the mesh has none.
     """
     events = events or Events()
     loops = boundary_loops(mesh)
@@ -54,6 +55,8 @@ def close_holes(mesh: Mesh, size: float = 0.5, events: Events | None = None) -> 
                 colours.append(mesh.colours[loop].mean(axis=0, keepdims=True))
             count += 1
         faces.append(triangles)
+    if len(faces) == 1:
+        return mesh
     return Mesh(np.concatenate(vertices), np.concatenate(faces), np.concatenate(colours) if colours else None)
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from recon.events import Events
 from recon.mesh.holes import close_holes
 from recon.mesh.mesh import Mesh
-from recon.mesh.topology import adjacent, components, directed_edges, parities
+from recon.mesh.topology import adjacent, components, directed_edges, fans, parities
 
 
 def repair(mesh: Mesh, *, share: float = 0.05, holes: float = 0.5, events: Events | None = None) -> Mesh:
@@ -22,7 +22,7 @@ def repair(mesh: Mesh, *, share: float = 0.05, holes: float = 0.5, events: Event
         events: asked whether to stop.
 
     Returns:
-        A manifold mesh, watertight if ``holes`` was large enough.
+        A manifold mesh, watertight if ``holes`` was large enough. A texture is kept unless a hole was closed.
     """
     events = events or Events()
     for step in (clean, separate, lambda mesh: keep_largest(mesh, share), orient):
@@ -34,11 +34,12 @@ def repair(mesh: Mesh, *, share: float = 0.05, holes: float = 0.5, events: Event
 def clean(mesh: Mesh) -> Mesh:
     """Return the mesh without faces that name a vertex twice, faces that repeat others, and vertices of no face."""
     faces = mesh.faces
-    faces = faces[(faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])]
-    ordered = np.sort(faces, axis=1)
+    named_twice = (faces[:, 0] == faces[:, 1]) | (faces[:, 1] == faces[:, 2]) | (faces[:, 2] == faces[:, 0])
+    whole = np.flatnonzero(~named_twice)
+    ordered = np.sort(faces[whole], axis=1)
     order = np.lexsort(ordered.T)
     new = np.any(np.diff(ordered[order], axis=0, prepend=-1), axis=1)
-    return _referenced(mesh, faces[np.sort(order[new])])
+    return _referenced(mesh, whole[np.sort(order[new])])
 
 
 def keep_largest(mesh: Mesh, share: float = 0.05) -> Mesh:
@@ -51,7 +52,7 @@ def keep_largest(mesh: Mesh, share: float = 0.05) -> Mesh:
         return mesh
     label = components(directed_edges(mesh.faces), len(mesh.vertices))[mesh.faces[:, 0]]
     part = np.bincount(label, np.linalg.norm(_normals(mesh), axis=1))
-    return _referenced(mesh, mesh.faces[(part >= share * part.max())[label]])
+    return _referenced(mesh, np.flatnonzero((part >= share * part.max())[label]))
 
 
 def separate(mesh: Mesh) -> Mesh:
@@ -60,17 +61,11 @@ def separate(mesh: Mesh) -> Mesh:
     Faces stay joined only through edges that exactly two of them share; a vertex is copied for each fan of faces
     around it. Sheets that touch in an edge or a point come apart there; nothing moves.
     """
-    vertex = mesh.faces.ravel()
-    one, other = adjacent(mesh.faces).T
-    # Both ends of an edge that two faces share: join the two faces' corners of the same vertex.
-    ends = [np.stack([edge, edge - edge % 3 + (edge + 1) % 3], axis=1) for edge in (one, other)]
-    same_way = vertex[ends[0][:, 0]] == vertex[ends[1][:, 0]]
-    ends[1] = np.where(same_way[:, None], ends[1], ends[1][:, ::-1])
-    label = components(np.stack([ends[0].ravel(), ends[1].ravel()], axis=1), 3 * len(mesh.faces))
+    label = fans(mesh.faces)
     source = np.empty(int(label.max(initial=-1)) + 1, np.int64)
-    source[label] = vertex
+    source[label] = mesh.faces.ravel()
     colours = None if mesh.colours is None else mesh.colours[source]
-    return Mesh(mesh.vertices[source], label.reshape(-1, 3).astype(np.int32), colours)
+    return Mesh(mesh.vertices[source], label.reshape(-1, 3).astype(np.int32), colours, mesh.uvs, mesh.texture)
 
 
 def orient(mesh: Mesh) -> Mesh:
@@ -92,7 +87,9 @@ def orient(mesh: Mesh) -> Mesh:
     majority = np.bincount(part, sign * np.linalg.norm(normals, axis=1))
     closed = 2 * np.bincount(part[pairs[:, 0] // 3], minlength=len(volume)) == 3 * np.bincount(part)
     flip ^= (np.where(closed, volume, majority) < 0)[part]
-    return Mesh(mesh.vertices, np.where(flip[:, None], mesh.faces[:, ::-1], mesh.faces), mesh.colours)
+    faces = np.where(flip[:, None], mesh.faces[:, ::-1], mesh.faces)
+    uvs = None if mesh.uvs is None else np.where(flip[:, None, None], mesh.uvs[:, ::-1], mesh.uvs)
+    return Mesh(mesh.vertices, faces, mesh.colours, uvs, mesh.texture)
 
 
 def _normals(mesh: Mesh) -> NDArray[np.float64]:
@@ -101,8 +98,9 @@ def _normals(mesh: Mesh) -> NDArray[np.float64]:
     return np.cross(b - a, c - a)
 
 
-def _referenced(mesh: Mesh, faces: NDArray[np.int32]) -> Mesh:
-    """Return the mesh of these faces alone, without vertices that none of them names."""
-    used, inverse = np.unique(faces, return_inverse=True)
+def _referenced(mesh: Mesh, kept: NDArray[np.int64]) -> Mesh:
+    """Return the mesh of the faces numbered ``kept`` alone, without vertices that none of them names."""
+    used, inverse = np.unique(mesh.faces[kept], return_inverse=True)
     colours = None if mesh.colours is None else mesh.colours[used]
-    return Mesh(mesh.vertices[used], inverse.reshape(-1, 3).astype(np.int32), colours)
+    uvs = None if mesh.uvs is None else mesh.uvs[kept]
+    return Mesh(mesh.vertices[used], inverse.reshape(-1, 3).astype(np.int32), colours, uvs, mesh.texture)

@@ -41,6 +41,20 @@ def boundary(faces: NDArray[np.int32]) -> NDArray[np.int64]:
     return ends[first[counts == 1]]
 
 
+def fans(faces: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return (3F,) the number of the fan that each corner is in.
+
+    A fan is what is joined around a vertex through edges that exactly two faces share; a manifold has one a vertex.
+    """
+    vertex = faces.ravel()
+    one, other = adjacent(faces).T
+    # Both ends of an edge that two faces share: join the two faces' corners of the same vertex.
+    ends = [np.stack([edge, edge - edge % 3 + (edge + 1) % 3], axis=1) for edge in (one, other)]
+    same_way = vertex[ends[0][:, 0]] == vertex[ends[1][:, 0]]
+    ends[1] = np.where(same_way[:, None], ends[1], ends[1][:, ::-1])
+    return components(np.stack([ends[0].ravel(), ends[1].ravel()], axis=1), 3 * len(faces))
+
+
 def components(pairs: NDArray[np.int64], count: int) -> NDArray[np.int32]:
     """Return the (count,) number of the part each of ``count`` things is in, joined by (P, 2) pairs."""
     graph = sparse.coo_matrix((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count))

@@ -239,8 +239,8 @@ def test_a_defect_exits_with_3_and_keeps_its_traceback_to_itself(numbers, tmp_pa
 def test_export_and_eval_hand_over_and_report(tmp_path, monkeypatch, capsys):
     calls = []
 
-    def export(source, to, faces, events):
-        calls.append((source, to, faces))
+    def export(source, to, faces, events, texture):
+        calls.append((source, to, faces, texture))
 
     def evaluate_job(job, reference, events):
         if reference is None:
@@ -249,8 +249,8 @@ def test_export_and_eval_hand_over_and_report(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setitem(sys.modules, "recon.export", types.SimpleNamespace(export=export))
     monkeypatch.setitem(sys.modules, "recon.pipelines.evaluate", types.SimpleNamespace(evaluate_job=evaluate_job))
-    assert main(["export", "job", "--to", "a.obj", "--faces", "500"]) == 0
-    assert calls == [(Path("job"), Path("a.obj"), 500)]
+    assert main(["export", "job", "--to", "a.obj", "--faces", "500", "--texture", "64"]) == 0
+    assert calls == [(Path("job"), Path("a.obj"), 500, 64)]
     capsys.readouterr()
     assert main(["eval", "job", "--reference", "m.ply", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"] == {"psnr": 31.25, "nan": None}

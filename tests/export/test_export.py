@@ -1,6 +1,7 @@
 """Which file becomes which: jobs and files in, any format out."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from recon.errors import Cancelled, InputError
 from recon.events import Events, Warned
 from recon.export import export, read_mesh, read_splats, write_mesh, write_splats
 from recon.mesh.mesh import Mesh
+from recon.mesh.texture import surface_colours
 
 
 def some_mesh() -> Mesh:
@@ -40,14 +42,36 @@ def test_splats_of_a_job_and_of_files(job, tmp_path, suffix):
     assert (distances.min(dim=1).values < 1e-5).all()
 
 
-@pytest.mark.parametrize("suffix", [".glb", ".obj", ".stl"])
+@pytest.mark.parametrize("suffix", [".glb", ".obj", ".zip", ".stl", ".3mf"])
 def test_mesh_of_a_job(job, tmp_path, suffix):
     export(job, tmp_path / f"a{suffix}")
     assert len(read_mesh(tmp_path / f"a{suffix}").faces) == 1280
     export(tmp_path / f"a{suffix}", tmp_path / "b.ply", faces=300)
     small = read_mesh(tmp_path / "b.ply")
     assert 200 < len(small.faces) <= 300
-    assert (small.colours is None) == (suffix == ".stl")
+    assert (small.colours is None) == (suffix in (".stl", ".3mf"))
+
+
+def test_few_faces_keep_the_colours_of_many_in_a_texture(job, tmp_path):
+    def error(path, faces):
+        mesh = read_mesh(path)
+        assert len(mesh.faces) <= faces
+        assert mesh.texture.shape == (128, 128, 3)
+        assert mesh.statistics().watertight
+        rng = np.random.default_rng(0)
+        face, weights = rng.integers(len(mesh.faces), size=500), rng.dirichlet(np.ones(3), 500)
+        points = np.einsum("nk,nkx->nx", weights, mesh.vertices[mesh.faces[face]])
+        expected = np.abs(points) / np.linalg.norm(points, axis=1)[:, None]
+        return np.abs(surface_colours(mesh, face, weights) - expected).mean()
+
+    export(job, tmp_path / "a.glb", faces=200, texture=128)
+    assert error(tmp_path / "a.glb", 200) < 0.02
+    export(tmp_path / "a.glb", tmp_path / "b.zip", faces=100)
+    assert error(tmp_path / "b.zip", 100) < 0.02, "a simplified mesh gets a new texture"
+    export(tmp_path / "b.zip", tmp_path / "c.ply", faces=50)
+    assert read_mesh(tmp_path / "c.ply").colours is not None
+    export(tmp_path / "b.zip", tmp_path / "d.glb")
+    assert error(tmp_path / "d.glb", 100) < 0.02
 
 
 def test_what_a_ply_of_a_job_is(job, tmp_path):
@@ -112,7 +136,12 @@ def test_impossible_wishes(job, tmp_path):
     fails(tmp_path / "none.ply", "a.ply", "does not exist", "no-such-path")
     (tmp_path / "some.xyz").touch()
     fails(tmp_path / "some.xyz", "a.ply", "neither a job directory nor", "bad-format")
+    fails(splats, "a.spz", "have no texture", "bad-texture", texture=64)
+    fails(mesh, "a.stl", "holds no texture", "bad-texture", texture=64)
+    fails(mesh, "a.glb", "8 × 8 texels cannot be made", "bad-texture", texture=8)
     fails(tmp_path, "a.ply", "no exports", "nothing-to-export")
+    write_mesh(replace(some_mesh(), colours=None), tmp_path / "grey.ply")
+    fails(tmp_path / "grey.ply", "a.glb", "no colours to make a texture of", "no-colours", texture=64)
     splats.unlink()
     fails(job, "a.splat", "mesh and cameras, but no splats", "nothing-to-export")
     mesh.write_bytes(mesh.read_bytes()[:1000])

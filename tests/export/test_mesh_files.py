@@ -1,7 +1,10 @@
 """Meshes in files: round trips, what other readers see, damaged files."""
 
+import io
 import json
 import struct
+import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +13,11 @@ from export_scenes import nothing_half_written
 from PIL import Image
 
 from recon.errors import InputError
-from recon.export.mesh import FORMATS, read_mesh, write_mesh
+from recon.export.mesh import FORMATS, TEXTURED, read_mesh, write_mesh
+from recon.mesh.atlas import unwrap
 from recon.mesh.mesh import Mesh
 from recon.mesh.repair import repair
+from recon.mesh.texture import surface_colours
 
 
 def ball(colours: bool = True) -> Mesh:
@@ -40,7 +45,7 @@ def test_round_trip(tmp_path, suffix, colours):
     else:
         np.testing.assert_allclose(back.vertices, mesh.vertices, rtol=1e-7, atol=1e-6)
         np.testing.assert_array_equal(back.faces, mesh.faces)
-        assert (back.colours is not None) == colours
+        assert (back.colours is not None) == (colours and suffix != ".3mf")
     assert back.statistics().watertight
     assert nothing_half_written(tmp_path)
     if back.colours is not None:
@@ -48,7 +53,7 @@ def test_round_trip(tmp_path, suffix, colours):
         assert np.abs(back.colours - mesh.colours).max() <= step + 1e-5
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", [suffix for suffix in FORMATS if suffix != ".zip"])
 def test_trimesh_opens_it(tmp_path, suffix):
     mesh = ball()
     write_mesh(mesh, tmp_path / f"a{suffix}")
@@ -60,7 +65,7 @@ def test_trimesh_opens_it(tmp_path, suffix):
     if suffix == ".glb":  # trimesh keeps the colours of a mesh with a material as they stand there
         (whole,) = trimesh.load_scene(tmp_path / "a.glb").geometry.values()
         np.testing.assert_allclose(whole.visual.vertex_attributes["color"], to_linear(mesh.colours), atol=1e-6)
-    elif suffix != ".stl":
+    elif suffix not in (".stl", ".3mf"):
         assert other.visual.kind == "vertex"
         assert np.abs(other.visual.vertex_colors[:, :3] / 255 - mesh.colours).max() <= 0.5 / 255 + 1e-5
 
@@ -83,13 +88,126 @@ def test_foreign_glb_colours(tmp_path, material):
     np.testing.assert_allclose(colours, np.broadcast_to([1, 0.5015, 0], (8, 3)), atol=1e-3)
 
 
-def test_a_texture_becomes_vertex_colours(tmp_path):
-    image = Image.new("RGB", (4, 4), (200, 100, 50))
-    quad = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2]], process=False)
-    quad.visual = trimesh.visual.TextureVisuals([[0, 0], [1, 0], [0, 1]], image=image)
-    (tmp_path / "a.glb").write_bytes(quad.export(file_type="glb"))
-    colours = read_mesh(tmp_path / "a.glb").colours
-    np.testing.assert_allclose(colours, np.broadcast_to(np.array([200, 100, 50]) / 255, (3, 3)), atol=1e-6)
+def tile(colours) -> trimesh.Trimesh:
+    """Return a quad whose lower left quarter is dark, as trimesh's users see it: v runs up."""
+    quad = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], [[0, 1, 2], [0, 2, 3]], process=False)
+    picture = Image.fromarray(np.asarray(colours, np.uint8))
+    quad.visual = trimesh.visual.TextureVisuals([[0, 0], [1, 0], [1, 1], [0, 1]], image=picture)
+    return quad
+
+
+QUARTERS = [[[200, 0, 0], [0, 200, 0]], [[0, 0, 100], [0, 200, 200]]]
+
+
+@pytest.mark.parametrize("suffix", [".glb", ".obj"])
+def test_a_foreign_texture_is_the_right_way_up(tmp_path, suffix):
+    quad = tile(np.kron(np.array(QUARTERS), np.ones((4, 4, 1))))
+    quad.export(tmp_path / f"a{suffix}")
+    mesh = read_mesh(tmp_path / f"a{suffix}")
+    assert mesh.texture.shape == (8, 8, 3)
+    assert mesh.colours is None
+    face, weights = np.array([0, 0, 1]), np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]])
+    found = surface_colours(mesh, face, weights)
+    np.testing.assert_allclose(found * 255, [[0, 0, 100], [0, 200, 200], [200, 0, 0]], atol=1)
+
+
+def test_different_textures_become_vertex_colours(tmp_path):
+    scene = trimesh.Scene([tile(np.full((4, 4, 3), 200)), tile(np.full((4, 4, 3), 100))])
+    (tmp_path / "a.glb").write_bytes(scene.export(file_type="glb"))
+    mesh = read_mesh(tmp_path / "a.glb")
+    assert mesh.texture is None
+    colours = np.sort(mesh.colours, axis=0) * 255  # objects come in any order
+    np.testing.assert_allclose(colours, np.repeat([[100.0], [200]], [4, 4], axis=0).repeat(3, axis=1), atol=1e-4)
+
+
+def textured() -> Mesh:
+    """Return a ball with an atlas; its texture is what its places are."""
+    mesh = unwrap(ball(False), 64)
+    i, j = np.mgrid[:64, :48] / 64
+    return replace(mesh, texture=np.stack([i, j, 0.5 + 0 * i], axis=2).astype(np.float32))
+
+
+@pytest.mark.parametrize("suffix", TEXTURED)
+def test_textures_come_back(tmp_path, suffix):
+    mesh = textured()
+    write_mesh(mesh, tmp_path / f"a b{suffix}")
+    back = read_mesh(tmp_path / f"a b{suffix}")
+    assert back.statistics() == mesh.statistics(), "no cuts along the seams"
+    assert back.statistics().watertight
+    assert np.abs(back.texture - mesh.texture).max() <= 0.5 / 255 + 1e-6
+    # Faces may begin at another corner or come in another order, so compare places on the surface.
+    weights = np.array([[0.5, 0.3, 0.2]]).repeat(len(mesh.faces), axis=0)
+    there = [np.einsum("nk,nkx->nx", weights, m.vertices[m.faces]) for m in (mesh, back)]
+    np.testing.assert_allclose(there[1], there[0], atol=1e-5)
+    found = [surface_colours(m, np.arange(len(m.faces)), weights) for m in (mesh, back)]
+    np.testing.assert_allclose(found[1], found[0], atol=0.01)
+    assert nothing_half_written(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", TEXTURED)
+def test_trimesh_sees_the_texture(tmp_path, suffix):
+    mesh = textured()
+    path = tmp_path / f"a{suffix}"
+    write_mesh(mesh, path)
+    if suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            assert archive.namelist() == ["mesh.png", "mesh.mtl", "mesh.obj"]
+            archive.extractall(tmp_path)
+        path = tmp_path / "mesh.obj"
+    (other,) = trimesh.load_scene(path, process=False).geometry.values()
+    picture = getattr(other.visual.material, "baseColorTexture", None) or other.visual.material.image
+    assert picture.size == (48, 64)
+    middle = other.visual.uv[other.faces].mean(axis=1)
+    expected = surface_colours(mesh, np.arange(len(mesh.faces)), np.full((len(mesh.faces), 3), 1 / 3))
+    seen = trimesh.visual.color.uv_to_interpolated_color(middle, picture)[:, :3] / 255
+    np.testing.assert_allclose(seen, expected, atol=0.04)  # half a texel is 1/128, and trimesh takes texels' corners
+
+
+def test_vertex_formats_sample_the_texture(tmp_path):
+    mesh = textured()
+    mesh = replace(mesh, texture=np.full_like(mesh.texture, 0.2))
+    for suffix in (".ply", ".stl", ".3mf"):
+        write_mesh(mesh, tmp_path / f"a{suffix}")
+        back = read_mesh(tmp_path / f"a{suffix}")
+        assert back.statistics().area == pytest.approx(mesh.statistics().area, rel=1e-5)
+        assert back.texture is None
+        if suffix == ".ply":
+            np.testing.assert_allclose(back.colours, 0.2, atol=0.5 / 255)
+        else:
+            assert back.colours is None
+
+
+def test_textured_glb_by_hand(tmp_path):
+    uvs = np.array([[[0, 0], [1, 0], [0, 1]]], np.float32)
+    picture = np.zeros((2, 2, 3), np.float32)
+    picture[0, 1] = 1
+    mesh = Mesh(np.eye(3, dtype=np.float32), np.array([[0, 1, 2]], np.int32), None, uvs, picture)
+    write_mesh(mesh, tmp_path / "a.glb")
+    data = (tmp_path / "a.glb").read_bytes()
+    length = struct.unpack("<I", data[12:16])[0]
+    tree, binary = json.loads(data[20 : 20 + length]), data[28 + length :]
+    image = tree["bufferViews"][tree["images"][0]["bufferView"]]
+    assert image["byteOffset"] % 4 == 0
+    pixels = Image.open(io.BytesIO(binary[image["byteOffset"] :][: image["byteLength"]]))
+    assert np.asarray(pixels)[..., 0].tolist() == [[0, 255], [0, 0]], "row 0 at the top, as glTF's v runs down"
+    attributes = tree["meshes"][0]["primitives"][0]["attributes"]
+    places = tree["bufferViews"][tree["accessors"][attributes["TEXCOORD_0"]]["bufferView"]]
+    stored = np.frombuffer(binary[places["byteOffset"] :][: places["byteLength"]], "<f4").reshape(-1, 2)
+    np.testing.assert_array_equal(stored[np.argsort(stored @ [1, 2])], uvs[0])
+    assert "COLOR_0" not in attributes, "glTF would multiply them"
+    assert tree["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"] == {"index": 0}
+
+
+def test_zips_of_other_things(tmp_path):
+    for content, match in (({"a.txt": "no"}, "no .obj"), ({"../a.obj": "no"}, "unsafe")):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            for name, text in content.items():
+                archive.writestr(name, text)
+        with pytest.raises(InputError, match=match):
+            read_mesh(tmp_path / "a.zip")
+    (tmp_path / "a.zip").write_bytes(b"no zip")
+    with pytest.raises(InputError, match="damaged zip"):
+        read_mesh(tmp_path / "a.zip")
 
 
 def test_glb_by_hand(tmp_path):
