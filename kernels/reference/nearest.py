@@ -28,9 +28,9 @@ def nearest(points: Tensor, vertices: Tensor, faces: Tensor) -> tuple[Tensor, Te
         edge = end - start
         length2 = (edge * edge).sum(-1)
         t = (((p - start) * edge).sum(-1) / torch.where(length2 > 0, length2, 1)).clamp(0, 1)
-        weights = [torch.zeros_like(t)] * 3
-        weights[k], weights[(k + 1) % 3] = 1 - t, t
-        candidates.append(torch.stack(weights, dim=-1))
+        on_edge = [torch.zeros_like(t)] * 3
+        on_edge[k], on_edge[(k + 1) % 3] = 1 - t, t
+        candidates.append(torch.stack(on_edge, dim=-1))
     weights = torch.stack(candidates)  # (4, N, F, 3)
     closest = torch.einsum("anfk,fkx->anfx", weights, torch.stack([a, b, c], dim=1))
     distances = (p - closest).square().sum(-1)
