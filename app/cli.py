@@ -164,9 +164,11 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command.add_argument("--faces", metavar="N", type=_positive, help="simplify the mesh to at most N faces")
     command.add_argument("--texture", metavar="N", type=_positive, help="give the mesh a texture of N x N pixels")
 
-    command = commands.add_parser("eval", help="measure a job's result: held-out views, or against a reference mesh")
+    command = commands.add_parser(
+        "eval", help="measure a job's result or a mesh: held-out views, the mesh's quality, or against a reference mesh"
+    )
     command.set_defaults(command=evaluate)
-    command.add_argument("job", metavar="JOB", type=Path, help="a job directory")
+    command.add_argument("job", metavar="JOB|MESH", type=Path, help="a job directory, or the file of a mesh")
     command.add_argument("--reference", metavar="MESH", type=Path, help="the true mesh, in the input's units")
     _add_json(command)
 

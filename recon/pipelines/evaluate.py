@@ -1,13 +1,15 @@
-"""Measuring a finished job again: its held-out views from the stored model, its mesh against the true one."""
+"""Measuring a finished job again: held-out views from the stored model, its mesh alone and against the true one."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from recon.config import resolve
 from recon.errors import InputError
+from recon.evaluate.mesh_quality import mesh_quality
 from recon.evaluate.surface import compare_surfaces
 from recon.events import Events
 from recon.export import read_mesh
@@ -22,27 +24,50 @@ from recon.splats.config import SplatsConfig
 
 
 def evaluate_job(job: Path, reference: Path | None = None, events: Events | None = None) -> dict[str, Any]:
-    """Measure a job of the ``splats`` pipeline again; nothing is written.
+    """Measure a job again, or a mesh; nothing is written.
 
     Args:
-        job: a job directory whose fit is done and whose input is still where it was.
+        job: a job directory, or the file of a mesh. Of the ``splats`` pipeline the held-out views are measured too:
+            its fit must be done and its input still be where it was.
         reference: the true mesh, in the input's units and frame; the job's exported mesh is compared with it.
         events: progress of the stage ``evaluate``, warnings, and the wish to stop.
 
     Returns:
-        ``metrics`` (mean ``psnr`` and ``ssim``; with a reference those of
-        :func:`~recon.evaluate.surface.compare_surfaces`), ``measured_on`` (``held-out``, ``validation`` or
-        ``training`` photos) and ``views``: name, psnr and ssim of each.
+        ``metrics``: with views mean ``psnr`` and ``ssim``, with a reference those of
+        :func:`~recon.evaluate.surface.compare_surfaces`. Where there is a mesh, ``mesh``: its
+        :class:`~recon.mesh.mesh.Statistics` and :func:`~recon.evaluate.mesh_quality.mesh_quality`. Where there are
+        views, ``measured_on`` (``held-out``, ``validation`` or ``training`` photos) and ``views``: name, psnr and ssim
+        of each.
 
     Raises:
-        InputError: not such a job, not finished, its input gone or changed since, or no mesh to compare.
+        InputError: not a job, not finished, its input gone or changed since, or no mesh to measure.
         Cancelled: somebody asked to stop.
     """
     events = events or Events()
-    opened = Job.open(job)
+    found: dict[str, Any] = {"metrics": {}}
     truth = None if reference is None else read_mesh(reference)
-    own = None if truth is None else _mesh_of(opened)
-    context = _context(opened, events)
+    own = read_mesh(job) if job.is_file() else None
+    if own is None:
+        opened = Job.open(job)
+        own = _mesh_of(opened)
+        if own is None and (truth is not None or opened.pipeline != PIPELINE.name):
+            raise InputError(
+                f"{opened.folder} has no mesh to compare.", "Run it again with --resume --mesh.", "no-mesh"
+            )
+        if opened.pipeline == PIPELINE.name:
+            found = _views(opened, events)
+    if own is None:
+        return found
+    if truth is not None:
+        events.check()
+        found["metrics"] |= compare_surfaces(own.vertices, own.faces, truth.vertices, truth.faces)
+    events.check()
+    return found | {"mesh": asdict(own.statistics()) | mesh_quality(own.vertices, own.faces)}
+
+
+def _views(job: Job, events: Events) -> dict[str, Any]:
+    """Return what the held-out views of a ``splats`` job say."""
+    context = _context(job, events)
     views, kind = judging_views(context)
     if kind == "training":
         events.warn(UNSEEN)
@@ -50,20 +75,11 @@ def evaluate_job(job: Path, reference: Path | None = None, events: Events | None
     for i, view in enumerate(measured_views(context)):
         rows.append({"name": view.name, "psnr": view.psnr, "ssim": view.ssim})
         context.progress(i + 1, len(views))
-    metrics = means(rows)
-    if own is not None and truth is not None:
-        events.check()
-        metrics |= compare_surfaces(own.vertices, own.faces, truth.vertices, truth.faces)
-    return {"metrics": metrics, "measured_on": kind, "views": rows}
+    return {"metrics": means(rows), "measured_on": kind, "views": rows}
 
 
 def _context(job: Job, events: Events) -> SplatsContext:
     """Return the context of a stage that comes after the fit, or say why there is none."""
-    if job.pipeline != PIPELINE.name:
-        hint = f"Only jobs of the pipeline {PIPELINE.name} can be."
-        raise InputError(
-            f"{job.folder} is a job of pipeline {job.pipeline}, which cannot be measured.", hint, "other-pipeline"
-        )
     if not os.access(job.input, os.R_OK):
         hint = "Put the photos back where they were; the held-out ones are needed to measure."
         raise InputError(f"The input of {job.folder}, {job.input}, is not there any more.", hint, "no-input")
@@ -81,9 +97,9 @@ def _context(job: Job, events: Events) -> SplatsContext:
     return Context(job, config, job.input, "cpu", events, "evaluate", keys["evaluate"], {}, 0.0, records)
 
 
-def _mesh_of(job: Job) -> Mesh:
-    """Return the mesh that the job exported."""
+def _mesh_of(job: Job) -> Mesh | None:
+    """Return the mesh that the job exported, if it has one."""
     for name in ("mesh.ply", "mesh.glb"):
         if (job.folder / "exports" / name).is_file():
             return read_mesh(job.folder / "exports" / name)
-    raise InputError(f"{job.folder} has no mesh to compare.", "Run it again with --resume --mesh.", "no-mesh")
+    return None

@@ -9,8 +9,8 @@ import trimesh
 from recon.evaluate.surface import compare_surfaces
 
 
-def compare(one: trimesh.Trimesh, true: trimesh.Trimesh) -> dict[str, float]:
-    return compare_surfaces(one.vertices, one.faces, true.vertices, true.faces)
+def compare(one: trimesh.Trimesh, true: trimesh.Trimesh, samples: int = 20_000) -> dict[str, float]:
+    return compare_surfaces(one.vertices, one.faces, true.vertices, true.faces, samples=samples)
 
 
 def test_equal_surfaces_differently_triangulated() -> None:
@@ -24,7 +24,7 @@ def test_parallel_plates_are_their_gap_apart() -> None:
     # One triangle of legs 3 and 4 above its copy: every point is the gap away, and the diagonal is 5.
     vertices, faces = np.array([[0, 0, 0], [3, 0, 0], [0, 4, 0]], float), np.array([[0, 1, 2]])
     for gap, hit in ((0.04, 1), (0.06, 0)):  # the threshold is 1 % of 5
-        found = compare_surfaces(vertices + np.array([0, 0, gap]), faces, vertices, faces)
+        found = compare_surfaces(vertices + np.array([0, 0, gap]), faces, vertices, faces, samples=2000)
         assert found["chamfer"] == pytest.approx(gap, abs=1e-9)
         assert found["chamfer_relative"] == pytest.approx(gap / 5)
         assert found["f_score"] == hit
@@ -34,9 +34,45 @@ def test_what_is_missing_and_what_is_too_much_are_told_apart() -> None:
     # Of two unit squares 10 apart the reconstruction has one: no point of it is wrong, half of the truth is lost.
     square, faces = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], float), np.array([[0, 1, 2], [0, 2, 3]])
     both, all_faces = np.concatenate([square, square + np.array([0, 0, 10])]), np.concatenate([faces, faces + 4])
-    found = compare_surfaces(square, faces, both, all_faces)
+    found = compare_surfaces(square, faces, both, all_faces, samples=20_000)
     assert found["accuracy"] == pytest.approx(0, abs=1e-9)
     assert found["completeness"] == pytest.approx(5, abs=0.05)  # half the samples at 10, by chance a little off half
     assert found["precision"] == 1
     assert found["recall"] == pytest.approx(0.5, abs=0.01)
     assert found["f_score"] == pytest.approx(2 / 3, abs=0.01)
+
+
+def test_normals_are_compared_whichever_way_they_point() -> None:
+    ball = trimesh.creation.icosphere(4)
+    found = compare_surfaces(ball.vertices, ball.faces[:, ::-1], ball.vertices, ball.faces, samples=2000)
+    assert found["normal_consistency"] == pytest.approx(1)
+    assert found["normals_off"] == 0
+    # A roof of 45 degrees over a square: every normal is off by that.
+    roof = np.array([[0, 0, 0], [1, 0, 1], [0, 1, 0], [1, 1, 1]], float)
+    floor, faces = roof * [1, 1, 0], np.array([[0, 1, 3], [0, 3, 2]])
+    found = compare_surfaces(roof, faces, floor, faces, samples=2000)
+    assert found["normal_consistency"] == pytest.approx(0.5**0.5)
+    assert found["normals_off"] == 1
+
+
+def test_edges_of_a_box() -> None:
+    box = trimesh.creation.box((2, 2, 2))
+    found = compare(box, box, samples=100_000)
+    assert found["longest_side"] == 2
+    assert found["diagonal"] == pytest.approx(12**0.5)
+    assert found["chamfer_floor"] < 1e-12
+    # Some thousand points along twelve edges: another sampling of them lies about a spacing of theirs off.
+    assert 0 < found["edge_chamfer"] < 0.01
+    assert found["edge_chamfer"] == pytest.approx(found["edge_chamfer_floor"], rel=0.2)
+    assert found["edge_f_score"] > 0.7
+    # Shifted by 2 % of its side along each axis, edges no longer find each other, though parts of them overlap.
+    moved = box.copy()
+    moved.apply_translation([0.04, 0.04, 0.04])
+    assert compare(moved, box)["edge_f_score"] < 0.2
+    ball = trimesh.creation.icosphere(4)
+    none = compare(ball, ball)
+    assert np.isnan(none["edge_chamfer"])
+    assert none["edge_f_score"] == 1
+    some = compare(ball, box)
+    assert np.isnan(some["edge_chamfer"])
+    assert some["edge_f_score"] == 0

@@ -213,6 +213,21 @@ def test_a_job_is_measured_again(finished, tmp_path):
     assert found["measured_on"] == "held-out"
     assert found["metrics"]["chamfer"] < 0.1
     assert found["metrics"]["accuracy"] == pytest.approx(found["metrics"]["completeness"], rel=0.5)
+    assert found["mesh"]["faces"] == finished.result["counts"]["faces"]
+
+
+def test_a_mesh_is_measured_by_itself(tmp_path):
+    trimesh.creation.box((2, 2, 2)).export(tmp_path / "truth.ply")
+    trimesh.creation.box((2, 2, 2.2)).export(tmp_path / "mesh.ply")
+    found = evaluate_job(tmp_path / "mesh.ply")
+    assert found["metrics"] == {}
+    assert (found["mesh"]["watertight"], found["mesh"]["manifold"], found["mesh"]["faces"]) == (True, True, 12)
+    assert found["mesh"]["volume"] == pytest.approx(8.8)
+    assert found["mesh"]["smallest_angle"] == pytest.approx(np.degrees(np.arctan(1 / 1.1)), abs=1e-3)
+    assert found["mesh"]["self_intersecting"] == 0
+    compared = evaluate_job(tmp_path / "mesh.ply", tmp_path / "truth.ply")
+    assert 0 < compared["metrics"]["accuracy"] < 0.1
+    assert compared["mesh"] == found["mesh"]
 
 
 def test_what_cannot_be_measured_says_why(finished, copied, tmp_path):
