@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from mesh_scenes import cube, join, rotation, sphere
+from raster_scenes import cube, join, rotation, sphere
 from torch import Tensor
 
 from kernels.antialias import antialias
