@@ -155,8 +155,8 @@ def _look(photo: MeshView, surface: _Surface) -> tuple[torch.Tensor, torch.Tenso
     found = _sampled(planes, grid)
     # Inverse depth is linear across the image of a plane. Where one of the four pixels is empty it is too small.
     depth = 1 / _sampled(inverse[..., None], grid)[:, 0].clamp(min=1e-30)
-    # Two pixels' worth of the surface, foreshortened: closer things hide it, unless they touch.
-    tolerance = 2 * z[here] / (focal * facing[here])
+    # One pixel's worth of the surface, foreshortened: what is farther in front hides it.
+    tolerance = z[here] / (focal * facing[here])
     agrees = (depth - z[here]).abs() < tolerance
     low[here], high[here] = found[:, :3], found[:, 3:6] - found[:, :3]
     density = facing[here] * (focal / z[here]) ** 2
