@@ -84,10 +84,19 @@ class View:
 
 @dataclass(frozen=True)
 class Points:
-    """Sparse or dense points: xyz (P, 3) float64 in capture units, rgb (P, 3) float32 in [0, 1]."""
+    """Sparse or dense points.
+
+    Attributes:
+        xyz: (P, 3) float64 in capture units.
+        rgb: (P, 3) float32 in [0, 1].
+        normals: (P, 3) float32 as they were given, of any length; None where there are none.
+        coloured: whether ``rgb`` was measured; otherwise it is grey.
+    """
 
     xyz: NDArray[np.float64]
     rgb: Array
+    normals: Array | None = None
+    coloured: bool = True
 
 
 @dataclass(frozen=True)
@@ -96,9 +105,11 @@ class Capture:
 
     Attributes:
         root: where it came from, for messages.
-        kind: what the loader recognised: ``photos``, ``video``, ``colmap``, ``transforms``.
-        views: in the input's order (a video's in time).
-        points: structure-from-motion points, None if there are none.
+        kind: what the loader recognised: ``photos``, ``video``, ``colmap``, ``transforms``, ``cloud``, ``surface`` (a
+            mesh, sampled), ``rgbd``.
+        views: in the input's order (a video's in time); none of a cloud or a surface.
+        points: structure-from-motion points, or the cloud; None if there are none. They may hold what is not finite
+            where they are the capture itself.
         ordered: consecutive views overlap (a video), so that matching may be sequential.
         own_split: the input brought its own test views (``held_out`` of each view); otherwise every 8th is held out.
         warnings: what was skipped or repaired while reading, in people's words.

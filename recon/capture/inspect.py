@@ -25,6 +25,7 @@ BLURRY = 0.25
 """A photo is blurry when its sharpness is below this share of the capture's median."""
 _SHARPNESS_SIDE = 800
 _FEW, _ENOUGH = 8, 20
+_FEW_POINTS = 2000
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Inspection:
         pipelines: the pipelines that can run on it.
         problems: what would go wrong or be poor, and what to do about it.
         warnings: as :attr:`Capture.warnings`.
+        normals: a point cloud brings normals.
+        extent: (x, y, z) lengths of a point cloud's box; None of photos.
     """
 
     path: str
@@ -66,6 +69,8 @@ class Inspection:
     pipelines: tuple[str, ...]
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
+    normals: bool = False
+    extent: tuple[float, float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the findings as JSON-ready values."""
@@ -73,7 +78,10 @@ class Inspection:
 
     def text(self) -> str:
         """Return the findings in a few lines for people."""
-        kinds = {"photos": "photos", "video": "video", "colmap": "COLMAP project", "transforms": "transforms.json"}
+        kinds = {
+            **{"photos": "photos", "video": "video", "colmap": "COLMAP project", "transforms": "transforms.json"},
+            **{"cloud": "point cloud", "surface": "mesh", "rgbd": "colour and depth images"},
+        }
         sizes = [f"{count} of {width} × {height}" for width, height, count in self.sizes]
         focal = "unknown" if self.focal is None else "{:.0f} to {:.0f} pixels".format(*self.focal)
         if self.focal is not None and round(self.focal[0]) == round(self.focal[1]):
@@ -90,6 +98,13 @@ class Inspection:
             "points": f"{self.points:,}" if self.points else "none",
             "pipelines": ", ".join(self.pipelines) or "none",
         }
+        if self.extent is not None:
+            rows |= {
+                "normals": "given" if self.normals else "none, to be estimated",
+                "extent": " × ".join(f"{length:.4g}" for length in self.extent),
+            }
+        if not self.photos:
+            rows = {key: rows[key] for key in (self.path, "points", "normals", "extent", "pipelines")}
         lines = [f"{key}: {value}" for key, value in rows.items() if value]
         lines += [f"! {problem}" for problem in self.problems]
         lines += [f"- {warning}" for warning in self.warnings]
@@ -108,6 +123,8 @@ def inspect(path: Path, events: Events, workdir: Path) -> Inspection:
         InputError: as ``load``.
     """
     capture = load(path, events, workdir)
+    if not capture.views:
+        return _inspect_cloud(path, capture)
     looks = _look_at_all(capture.views, events)
     focals = [f for view in capture.views if (f := _focal(view)) is not None]
     sources = {look.mask for look in looks if look is not None and look.mask}
@@ -130,9 +147,44 @@ def inspect(path: Path, events: Events, workdir: Path) -> Inspection:
         focal=(min(focals), max(focals)) if focals else None,
         without_focal=len(capture.views) - len(focals),
         blurry=tuple(blurry),
-        pipelines=("splats", "mesh"),
+        pipelines=("splats", "mesh", "points") if capture.kind == "rgbd" else ("splats", "mesh"),
         problems=tuple(_problems(capture, sizes, blurry, unreadable, len(focals))),
         warnings=capture.warnings,
+    )
+
+
+def _inspect_cloud(path: Path, capture: Capture) -> Inspection:
+    """Return the findings on a capture without photos."""
+    points = capture.points
+    xyz = np.empty((0, 3)) if points is None else points.xyz
+    finite = xyz[np.isfinite(xyz).all(axis=1)]
+    x, y, z = np.ptp(finite, axis=0).tolist() if len(finite) else (0.0, 0.0, 0.0)
+    problems = []
+    if len(finite) < len(xyz):
+        problems.append(f"{len(xyz) - len(finite):,} of {len(xyz):,} points are not finite and will be left out.")
+    if len(finite) < _FEW_POINTS:
+        problems.append(f"{len(finite):,} points are few: expect a rough surface. {_FEW_POINTS:,} or more are better.")
+    if min(x, y, z) <= 1e-4 * max(x, y, z):
+        problems.append("The points lie on one plane or line, which encloses nothing.")
+    return Inspection(
+        path=str(path),
+        kind=capture.kind,
+        photos=0,
+        held_out=0,
+        sizes=(),
+        posed=False,
+        inward=None,
+        masks="none",
+        masked=0,
+        points=len(xyz),
+        focal=None,
+        without_focal=0,
+        blurry=(),
+        pipelines=("points",),
+        problems=tuple(problems),
+        warnings=capture.warnings,
+        normals=points is not None and points.normals is not None,
+        extent=(x, y, z),
     )
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from recon.capture.archive import extract_zip
 from recon.capture.capture import Capture
+from recon.capture.cloud import CLOUD_SUFFIXES, cloud_suffix, find_clouds, load_cloud
 from recon.capture.colmap import find_model, load_colmap
 from recon.capture.files import CAMERA_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, top_folder
 from recon.capture.photos import find_videos, load_photos
+from recon.capture.rgbd import find_rgbd, load_rgbd
 from recon.capture.transforms import load_transforms
 from recon.errors import InputError
 from recon.events import Events
@@ -20,12 +22,13 @@ from recon.job import is_job
 
 
 def load(path: Path, events: Events, workdir: Path) -> Capture:
-    """Load a capture: photos, a zip of anything below, a video, a COLMAP project or a ``transforms.json`` capture.
+    """Load a capture: photos, video, COLMAP, ``transforms.json``, RGB-D, a point cloud, a mesh; or a zip of one.
 
     Recognised in this order inside a folder: ``transforms_train.json`` (NeRF-synthetic, with its own test split),
     ``transforms.json`` (nerfstudio, instant-ngp), a COLMAP model in ``sparse/0``, ``sparse``, ``colmap/sparse/0`` or
-    beside ``images``, photos, a single video. Photos are checked here, in threads, and decoded when a view is loaded;
-    those that cannot be used are skipped and named in ``Capture.warnings``, which ``events`` gets too.
+    beside ``images``, colour and depth images, a single cloud, a single video, photos. Photos are checked here, in
+    threads, and decoded when a view is loaded; those that cannot be used are skipped and named in
+    ``Capture.warnings``, which ``events`` gets too.
 
     Args:
         path: a folder, a zip, a video or a JSON file.
@@ -33,7 +36,7 @@ def load(path: Path, events: Events, workdir: Path) -> Capture:
         workdir: where zips are unpacked and videos cut into frames, once: a second call finds them there.
 
     Returns:
-        The capture; the file of each view is ``capture.root / view.name``.
+        The capture; the file of each view is ``capture.root / view.name``. Clouds and meshes have no view.
 
     Raises:
         InputError: nothing to reconstruct from; the message says what was found instead.
@@ -46,7 +49,7 @@ def load(path: Path, events: Events, workdir: Path) -> Capture:
             "Check its permissions and the space on the disk.",
             "unreadable",
         ) from error
-    if len(capture.views) < 2:
+    if len(capture.views) < 2 and capture.kind not in ("cloud", "surface", "rgbd"):
         raise InputError(
             f"{path} holds {'only one photo' if capture.views else 'no photo'} that can be used.",
             "Take at least 20 photos all around the object, each overlapping the last by two thirds.",
@@ -79,6 +82,8 @@ def _load(path: Path, events: Events, workdir: Path) -> Capture:
         return _load_video(path, events, workdir)
     if suffix == ".json":
         return _load_json(path.parent, path, events)
+    if cloud_suffix(path):
+        return load_cloud(path, events)
     if suffix in IMAGE_SUFFIXES | CAMERA_SUFFIXES:
         raise InputError(
             f"{path} is one photo.",
@@ -87,7 +92,8 @@ def _load(path: Path, events: Events, workdir: Path) -> Capture:
         )
     raise InputError(
         f"{path} is no capture that can be read.",
-        "Give a folder of JPEG or PNG photos, a video, a zip, a COLMAP project or a transforms.json capture.",
+        "Give a folder of JPEG or PNG photos, a video, a zip, a COLMAP project, a transforms.json capture, or a point "
+        f"cloud ({' '.join(sorted(CLOUD_SUFFIXES))}).",
         "unknown-input",
     )
 
@@ -99,6 +105,18 @@ def _load_folder(root: Path, events: Events, workdir: Path) -> Capture:
     model = find_model(root)
     if model is not None:
         return load_colmap(root, model, events)
+    colour = find_rgbd(root)
+    if colour is not None:
+        return load_rgbd(root, colour, events)
+    clouds = find_clouds(root, events)
+    if len(clouds) == 1:
+        return load_cloud(clouds[0], events)
+    if clouds:
+        raise InputError(
+            f"{root} holds {len(clouds)} point clouds.",
+            "Give one of them: they are reconstructed one by one.",
+            "many-clouds",
+        )
     videos = find_videos(root, events)
     if len(videos) == 1:
         return _load_video(videos[0], events, workdir)

@@ -18,6 +18,7 @@ from recon.capture.load import load as load_capture
 from recon.capture.normalise import apply, normalising_transform
 from recon.capture.resize import working_view
 from recon.capture.split import split
+from recon.errors import InputError
 from recon.job_files import read_json, remove, write_json
 from recon.pipelines.context import Context
 from recon.splats.config import SplatsConfig
@@ -29,6 +30,12 @@ SplatsContext = Context[SplatsConfig]
 def load(context: SplatsContext) -> None:
     """Read what the input is made of, and say what had to be skipped."""
     capture = load_capture(context.input, context.events, context.folder)
+    if len(capture.views) < 2:
+        raise InputError(
+            f"{context.input} is a point cloud or a mesh, not photos.",
+            "Clouds become a mesh by --pipeline points.",
+            "too-few-photos",
+        )
     for message in capture.warnings:
         context.events.warn(message)
     context.memo["loaded"] = capture
