@@ -147,7 +147,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=_version(arguments), help="print the version and leave")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
 
-    command = commands.add_parser("run", help="reconstruct photos or a video into a job directory")
+    command = commands.add_parser("run", help="reconstruct photos, a video or a cloud into a job directory")
     command.set_defaults(command=run)
     # The settings depend on the pipeline, so they become flags only where somebody asks for this command.
     _add_run(command, arguments[1:] if arguments[:1] == ["run"] else None)
@@ -186,7 +186,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _add_run(command: argparse.ArgumentParser, arguments: Sequence[str] | None) -> None:
-    command.add_argument("input", metavar="INPUT", type=Path, help="a folder of photos, a zip, a video, a dataset")
+    command.add_argument("input", metavar="INPUT", type=Path, help="photos, a zip, a video, a dataset, a cloud")
     command.add_argument("--out", metavar="JOB", type=Path, required=True, help="the job directory to make")
     command.add_argument("--preset", metavar="NAME", help="fast, medium or high (default medium)")
     command.add_argument("--device", metavar="NAME", help="cpu or cuda (default cpu)")

@@ -73,14 +73,15 @@ def load_rgbd(root: Path, colour: Path, events: Events) -> Capture:
         events.progress("load", i, count)
         if photos[i] not in headers:
             continue
-        viewmat = np.linalg.inv(poses[i])
+        viewmat: NDArray[np.float64] = np.linalg.inv(poses[i]).astype(np.float64)
         lens = Lens("PINHOLE", (K[0, 0], K[1, 1], K[0, 2], K[1, 2]), width, height)
         views.append(posed_view(root, photos[i], headers[photos[i]], viewmat, lens))
         depth = _depth(depths[i])
         step = int(np.ceil(np.sqrt(count * depth.size / MOST_FUSED)))
         camera = Camera(viewmat, K, width, height).resized(depth.shape[1], depth.shape[0])
         parts.append(depth_points(depth, read_photo(photos[i]).rgb, camera, step))
-    cloud = Points(*(np.concatenate([getattr(p, n) for p in parts]) for n in ("xyz", "rgb", "normals")))
+    xyz, rgb, normals = (np.concatenate([getattr(p, n) for p in parts]) for n in ("xyz", "rgb", "normals"))
+    cloud = Points(xyz, rgb, normals)
     if len(cloud.xyz) == 0:
         raise InputError(f"The depth maps of {root} are empty.", "Depth is 16-bit PNG in millimetres.", "no-points")
     return Capture(root, "rgbd", tuple(views), cloud, ordered=True, warnings=tuple(warnings))
@@ -105,8 +106,7 @@ def depth_points(depth: Array, rgb: Array, camera: Camera, step: int = 1) -> Poi
     along = local[1:-1, 2:] - local[1:-1, :-2]
     down = local[2:, 1:-1] - local[:-2, 1:-1]
     normals[1:-1, 1:-1] = np.cross(down, along)  # towards the camera, as y runs down
-    near = np.full(depth.shape, np.inf)
-    far = np.full(depth.shape, np.inf)
+    near, far = np.zeros_like(depth), np.zeros_like(depth)
     near[1:-1, 1:-1] = np.minimum.reduce([smooth[1:-1, 2:], smooth[1:-1, :-2], smooth[2:, 1:-1], smooth[:-2, 1:-1]])
     far[1:-1, 1:-1] = np.maximum.reduce([smooth[1:-1, 2:], smooth[1:-1, :-2], smooth[2:, 1:-1], smooth[:-2, 1:-1]])
     known &= (near > 0) & (far - near < 2 * _JUMP * smooth) & (np.abs(depth - smooth) < _JUMP * smooth)

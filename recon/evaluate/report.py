@@ -49,6 +49,7 @@ def write_report(path: Path, data: ReportData) -> None:
         sections.quality(data.result),
         gallery.views(rows, ERROR_RANGE),
         sections.splats(data),
+        sections.facts("figures", "Measured", data.figures),
         sections.time_and_memory(data.result),
         sections.poses(data.poses),
         sections.files(data.result),

@@ -46,6 +46,7 @@ class ReportData:
         splat_bytes: memory of the final splats' parameters.
         poses: how the cameras were found, as :meth:`recon.capture.pose_report.PoseReport.to_json` tells it; None where
             the input brought its cameras.
+        figures: what was measured beside PSNR and SSIM, name to value.
         settings, versions: name to value; nested dictionaries are flattened.
     """
 
@@ -58,5 +59,6 @@ class ReportData:
     scales: NDArray[np.floating] | None = None
     splat_bytes: int | None = None
     poses: Mapping[str, Any] | None = None
+    figures: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)

@@ -28,7 +28,10 @@ __all__ = ["Context", "Outcome", "Pipeline", "Request", "Stage", "get", "names",
 
 DEFAULT = "splats"
 
-_PIPELINES: dict[str, Pipeline | str] = {"splats": "recon.pipelines.splats:PIPELINE"}
+_PIPELINES: dict[str, Pipeline | str] = {
+    "splats": "recon.pipelines.splats:PIPELINE",
+    "points": "recon.pipelines.points:PIPELINE",
+}
 """A pipeline, or ``module:name`` where to find it once it is asked for."""
 
 

@@ -1,12 +1,13 @@
-"""How long the ``splats`` pipeline may take, before anything is begun.
+"""How long the ``splats`` and the ``points`` pipeline may take, before anything is begun.
 
 A step of a fit costs, on one core, about
 
     t = 1.5e-7 P + 3.4e-7 N + 3.5e-7 √(P N)   seconds
 
 for P pixels and N splats (projection and optimiser grow with N, loss with P, blending in between), measured on two
-captures at 0.04 to 0.73 megapixels and 25 to 200 thousand splats; errors there are within 25 %. Machines differ by more
-than that: these figures are to tell minutes from hours.
+captures at 0.04 to 0.73 megapixels and 25 to 200 thousand splats; errors there are within 25 %. A step of a fit to P
+points with n cells along the longest side costs about 2e-6 P + 2.5e-5 n² seconds. Machines differ by more than that:
+these figures are to tell minutes from hours.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import math
 import os
 
 from recon.capture.inspect import Inspection
+from recon.isosurface.points_config import PointsConfig
 from recon.splats.config import SplatsConfig
 
 CUT_OUT = 0.4
@@ -34,6 +36,11 @@ def estimate_seconds(found: Inspection, cores: int | None = None) -> dict[str, f
     """
     if cores is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if found.extent is not None:
+        return {
+            preset: round(_points_seconds(found.points, PointsConfig(**settings)) * (SERIAL + (1 - SERIAL) / cores), 1)
+            for preset, settings in PointsConfig.presets.items()
+        }
     poses = 0.0
     if not found.posed:
         from recon.capture.poses import estimate_pose_seconds  # loads COLMAP
@@ -58,6 +65,13 @@ def _seconds(found: Inspection, config: SplatsConfig) -> float:
     fit = COARSE * config.steps * config.views_per_step * step
     mesh = 6 + 8e-5 * splats if config.mesh else 0.0
     return 2 + 6e-8 * full + fit + mesh + 0.3 * step * config.turntable + 4e-7 * working / 8
+
+
+def _points_seconds(count: int, config: PointsConfig) -> float:
+    """Return the seconds of all stages of the ``points`` pipeline on one core."""
+    fitted = min(count, config.points)
+    cells = min(config.resolution, math.sqrt(fitted / 2))  # about a vertex for each point
+    return 5 + 2e-6 * count + 2e-4 * fitted + config.steps * (2e-6 * fitted + 2.5e-5 * cells**2)
 
 
 def in_words(seconds: dict[str, float]) -> str:

@@ -79,16 +79,17 @@ def report(context: SplatsContext) -> None:
                 splat_bytes=file.stat().st_size if file.exists() else None,
                 poses=pose_report(context),
                 settings=context.config.model_dump(mode="json"),
-                versions=_versions(),
+                versions=versions(),
             ),
         )
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+def versions() -> dict[str, str]:
+    """Return the versions of what made a result."""
+    found = {"python": platform.python_version()}
     for name in ("egregium", "torch", "numpy", "pycolmap"):
         try:
-            versions[name] = version(name)
+            found[name] = version(name)
         except PackageNotFoundError:
             continue
-    return versions
+    return found
