@@ -122,9 +122,10 @@ class PointsFit:
     def mesh(self) -> tuple[Tensor, Tensor]:
         """Return the (V, 3) vertices and (F, 3) int32 faces of the surface as it is now, its edges sharp."""
         with torch.no_grad():
-            surface = self.cubes(*self.parameters.values())
-        arrays = [t.double().numpy() for t in (surface.vertices, self._xyz, self._normals)]
-        moved = onto_features(arrays[0], surface.faces.numpy(), *arrays[1:], self._cell, self._check)
+            own = self.parameters
+            surface = self.cubes(own["field"], own["deform"], own["weights"])
+        vertices, xyz, normals = (t.double().numpy() for t in (surface.vertices, self._xyz, self._normals))
+        moved = onto_features(vertices, surface.faces.numpy(), xyz, normals, self._cell, self._check)
         return torch.from_numpy(moved.astype(np.float32)), surface.faces
 
     @property
