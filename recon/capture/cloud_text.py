@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from recon.capture.capture import Points
 from recon.capture.cloud import broken_cloud, check_count, grey_points, unit_colours
+from recon.errors import InputError
 
 _LAYOUTS = {3: (), 4: (), 6: (3,), 7: (4,), 9: (3, 6), 10: (4, 7)}
 """Where the triples after the position begin, by the number of columns."""
@@ -34,6 +35,12 @@ def read_text(data: bytes, name: str) -> Points:
         return grey_points(np.empty((0, 3)))
     check_count(len(lines), name)
     columns = len(lines[0][1].split())
+    if not _is_number(lines[0][1].split()[0]):
+        raise InputError(
+            f"{name} is text, but no point cloud: line {lines[0][0]} is {lines[0][1][:60]!r}.",
+            "A cloud has a point a line: x y z, then if you have them the intensity, the normal, the colour.",
+            "unknown-input",
+        )
     if columns not in _LAYOUTS:
         raise broken_cloud(
             name,
@@ -55,10 +62,17 @@ def _lines(text: str) -> list[tuple[int, str]]:
     lines = [(i, line) for i, line in lines if line and not line.startswith(("#", "//"))]
     if lines and re.fullmatch(r"\d+", lines[0][1]):  # the count
         return lines[1:]
-    if lines and all(re.fullmatch(r"[A-Za-z_\"][\w\"]*", word) for word in lines[0][1].split()):
-        words = lines[0][1].lower().split()
-        return lines[1:] if not set(words) <= {"nan", "inf", "infinity"} else lines  # the columns' names
+    if lines and {"x", "y", "z"} <= set(lines[0][1].lower().replace('"', "").split()):  # the columns' names
+        return lines[1:]
     return lines
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _bad_line(lines: list[tuple[int, str]], columns: int, name: str) -> Exception:

@@ -28,6 +28,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
+from recon.errors import ReconstructionError
 from recon.isosurface.flexicubes import FlexiCubes, Surface
 from recon.isosurface.points_features import onto_features
 from recon.isosurface.points_match import Match, match
@@ -98,7 +99,11 @@ class PointsFit:
         self._adam = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-10, foreach=False, fused=True)
 
     def run(self) -> Iterator[Step]:
-        """Take the remaining steps."""
+        """Take the remaining steps.
+
+        Raises:
+            ReconstructionError: there is no surface any more (code ``"no-surface"``).
+        """
         while self.step < self._steps:
             if self.step % MATCH_EVERY == 0:
                 chosen, matched, faces, smooth, inside = self._match()
@@ -154,6 +159,12 @@ class PointsFit:
         with torch.no_grad():
             inside = self.cubes.inside(self.parameters["field"])
             surface = self._surface(inside)
+        if len(surface.faces) == 0:
+            raise ReconstructionError(
+                "The surface shrank to nothing while it was fitted.",
+                "Give more points, or --resolution for more cells.",
+                "no-surface",
+            )
         chosen = torch.arange(len(self._xyz))
         if len(chosen) > MOST_MATCHED:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.step)

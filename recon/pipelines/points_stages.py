@@ -80,9 +80,12 @@ def prepare(context: PointsContext) -> None:
 def prepared_of(context: PointsContext) -> tuple[Prepared, NDArray[np.float32] | None]:
     """Return what the stage ``prepare`` left, and the points' colours."""
     tensors = load_file(context.output("prepare") / "points.safetensors")
-    values = {f.name: tensors[f.name].numpy() for f in fields(Prepared)}
-    single = {name: float(values[name]) for name in ("spacing", "noise", "scale")}
-    return Prepared(**{**values, **single}), tensors["rgb"].numpy() if "rgb" in tensors else None
+    xyz, normals, measured, weight, centre = (
+        tensors[name].numpy() for name in ("xyz", "normals", "measured", "weight", "centre")
+    )
+    spacing, noise, scale = (float(tensors[name]) for name in ("spacing", "noise", "scale"))
+    points = Prepared(xyz, normals, measured, weight, spacing, noise, centre, scale)
+    return points, tensors["rgb"].numpy() if "rgb" in tensors else None
 
 
 def fit(context: PointsContext) -> None:

@@ -157,6 +157,7 @@ def test_a_mesh_is_sampled_on_its_surface(tmp_path: Path) -> None:
         ("a.pcd.gz", gzip.compress(pcd("binary"))[:-20], "broken-file", "unpacked"),
         ("a.xyz", b"1 2 3\n4 5\n", "broken-file", "line 2 has 2 numbers"),
         ("a.xyz", b"1 2 3\n4 five 6\n", "broken-file", "line 2 is not made of numbers"),
+        ("a.txt", b"notes of today\n1 2 3\n", "unknown-input", "no point cloud: line 1"),
         ("a.xyz", b"1 2\n", "broken-file", "line 1 has 2 numbers"),
         ("a.xyz", b"\0\1\2", "broken-file", "not text"),
         ("a.xyz", b"", "no-points", "no point"),
