@@ -77,9 +77,10 @@ def start(
     listed = binary_dilation(crossed, np.ones((3, 3, 3)), iterations=LAYERS)
     flat = torch.from_numpy(inside.ravel())
     places = torch.from_numpy(np.argwhere(listed).astype(np.int32))
-    samples = FlexiCubes(grid.resolution, grid.low.tolist(), grid.high.tolist(), places).samples
+    cubes = FlexiCubes(grid.resolution, grid.low.tolist(), grid.high.tolist(), places)
+    samples = cubes.samples
     assert samples is not None  # cells are listed
-    cubes = FlexiCubes(grid.resolution, grid.low.tolist(), grid.high.tolist(), places, flat[samples.long()])
+    cubes.keep(flat[samples.long()])
     check()
     values = field.ravel()[samples.numpy()].astype(np.float64)
     values = np.where(flat[samples.long()].numpy(), np.minimum(values, -1e-6 * grid.cell), np.maximum(values, 0))
