@@ -104,7 +104,7 @@ class Page:
             "progress": {"value": view.progress(state)},
             "preview": {"value": preview, "visible": preview is not None},
             "figures": {"value": figures, "visible": bool(figures)},
-            "video": {"value": self._serve(video), "visible": video is not None},
+            "video": {"value": view.video(video, self._link), "visible": video is not None},
             "mesh": {"value": self._serve(mesh), "visible": True if mesh is not None else "hidden"},
             "downloads": {"value": links, "visible": bool(links)},
             "start": {"interactive": not busy},
@@ -170,9 +170,7 @@ def build(page: Page) -> gr.Blocks:
                     shown["resume"] = gr.Button("Resume", variant="primary", visible=False, scale=0, min_width=160)
                 shown["preview"] = gr.HTML(visible=False, padding=False)
                 shown["figures"] = gr.HTML(visible=False, padding=False)
-                shown["video"] = gr.Video(
-                    label="Turntable", autoplay=True, loop=True, visible=False, interactive=False, buttons=[]
-                )
+                shown["video"] = gr.HTML(visible=False, padding=False)  # gr.Video wants a copy of every job's file
                 # Only hidden, not left out: a viewer that comes onto the page together with its model stays empty.
                 shown["mesh"] = gr.Model3D(label="Mesh", visible="hidden", interactive=False, height=420)
                 shown["downloads"] = gr.HTML(visible=False, padding=False)

@@ -123,6 +123,14 @@ def downloads(state: JobState | None, link: Callable[[Path], str]) -> str:
     return f'<h4>Take away</h4><div class="eg-files">{report}{"".join(items)}</div>'
 
 
+def video(path: Path | None, link: Callable[[Path], str]) -> str:
+    """Return a film that plays in a loop; ``link`` gives a file's address."""
+    if path is None:
+        return ""
+    source = escape(link(path))
+    return f'<video class="eg-preview" aria-label="Turntable" src="{source}" autoplay loop muted controls></video>'
+
+
 def _now(state: JobState) -> str:
     stage = next((stage for stage in state.stages if stage.state == "running"), None)
     known = stage is not None and stage.total > 0

@@ -8,13 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from gradio.context import LocalContext
+from gradio.processing_utils import move_files_to_cache
 
 from app.cli import main
 from app.follow import Follower
@@ -434,6 +438,32 @@ def test_the_page_is_built_whole(jobs, numbers):
     labels = {getattr(block, "label", None) for block in blocks.blocks.values()}
     assert {"Photos, a zip, or a video", "Preset", "Steps", "Hold out", "Turntable", "Mesh"} <= labels
     assert not blocks.analytics_enabled
+
+
+def test_a_result_can_be_shown_wherever_the_jobs_lie(jobs, numbers, tmp_path, monkeypatch):
+    """Gradio lets pass whatever lies in the folder for temporary files, where tests have theirs and people do not."""
+    jobs.start(numbers, TOY, "fast", {})
+    state = wait(jobs, "done")
+    files = {}
+    for name in ("turntable.mp4", "mesh.glb"):
+        files[Path(name).stem] = state.exports["report"].with_name(name)
+        files[Path(name).stem].write_bytes(b"content")
+    monkeypatch.setattr(jobs, "current", lambda: replace(state, exports={**state.exports, **files}))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "elsewhere"))
+    page = Page(jobs, TOY)
+    blocks = build(page)
+    blocks.has_launched, blocks.allowed_paths, blocks.blocked_paths = True, [], []
+    LocalContext.blocks.set(blocks)
+    (looking, *_) = (f for f in blocks.fns.values() if f.fn == page.look)
+    values = []
+    for block, update in zip(looking.outputs, page.look({}), strict=True):
+        if update.get("value") and "visible" in update:
+            value = block.postprocess(update["value"])
+            values.append(move_files_to_cache(value, block, postprocess=True))
+    LocalContext.blocks.set(None)
+    assert any("turntable.mp4" in str(value) for value in values)
+    assert any("mesh.glb" in str(value) for value in values)
 
 
 def get(address: str, path: str) -> tuple[int, bytes]:
