@@ -143,7 +143,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     from app.parser import Parser
 
-    parser = Parser(prog="recon", description="3D reconstruction from photos and video, on a laptop's CPU or a GPU.")
+    parser = Parser(prog="recon", description="3D reconstruction from photos and video, on a laptop's CPU.")
     parser.add_argument("--version", action="version", version=_version(arguments), help="print the version and leave")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
 

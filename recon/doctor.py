@@ -15,7 +15,7 @@ from recon.config import ENVIRONMENT
 
 REQUIRED = (
     *("torch", "numpy", "pillow", "pydantic", "pyyaml", "rich", "safetensors", "trimesh", "scipy"),
-    *("av", "pycolmap", "opencv-python-headless", "fast-simplification", "scikit-image", "xatlas", "lxml"),
+    *("av", "pycolmap", "opencv-python-headless", "fast-simplification", "scikit-image", "xatlas", "lxml", "gradio"),
 )
 OPTIONAL = {
     "triton": "kernels on a GPU (pip install 'egregium[gpu]')",

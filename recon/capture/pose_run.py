@@ -85,4 +85,4 @@ class Meter:
         self._last = done
         gained = done - self._first
         eta = (time.monotonic() - self._started) / gained * (self._total - done) if gained > 0 else None
-        self._events.progress(STAGE, min(done, self._total), self._total, eta, **{self._what: float(done)})
+        self._events.progress(STAGE, min(done, self._total), self._total, eta, **{self._what: done})

@@ -4,7 +4,7 @@
 
     from recon import pipelines
 
-    result = pipelines.run("photos/", "job/", preset="fast", iterations=500)
+    result = pipelines.run("photos/", "job/", preset="fast", steps=500)
     print(result["metrics"]["psnr"], result["exports"]["splats"])
 """
 

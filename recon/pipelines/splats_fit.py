@@ -135,6 +135,7 @@ class Watch:
         model, best = self._model, self._best
         kept = {"step": best.step, "metrics": best.metrics}
         state = {"step": model.step, "initial_count": model.initial_count, "best": kept}
+        self._context.record.counts["splats"] = len(model.splats)
         self._context.save_checkpoint({**model.state(), **best.tensors}, state)
 
 
