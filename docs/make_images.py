@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from recon.capture.capture import Array, Camera
+from recon.capture.composite import over
 from recon.errors import InputError, ReconError
 from recon.evaluate.previews import colorize, to_bytes
 from recon.events import Events
@@ -27,9 +28,9 @@ from recon.job import Job
 from recon.job_files import atomic, read_json
 from recon.mesh.mesh import Mesh
 from recon.pipelines import Context
-from recon.pipelines.splats_stages import SplatsContext, capture_of, model_of
+from recon.pipelines.photo_stages import capture_of
+from recon.pipelines.splats_stages import SplatsContext, model_of
 from recon.splats.config import SplatsConfig
-from recon.splats.photos import over
 from recon.splats.render import Pose, render
 
 PANEL = 400  # pixels, height of each picture

@@ -1,4 +1,4 @@
-"""Surfaces of fields, differentiable: FlexiCubes, MeshSDF, tetrahedra, sharp features of known fields."""
+"""Surfaces of fields, differentiable, and fits to photos: FlexiCubes, MeshSDF, tetrahedra, sharp features."""
 
 from recon.isosurface.flexicubes import FlexiCubes, Surface, sign_loss
 from recon.isosurface.meshsdf import MeshSDF

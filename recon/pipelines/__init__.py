@@ -30,6 +30,7 @@ DEFAULT = "splats"
 
 _PIPELINES: dict[str, Pipeline | str] = {
     "splats": "recon.pipelines.splats:PIPELINE",
+    "mesh": "recon.pipelines.mesh:PIPELINE",
     "points": "recon.pipelines.points:PIPELINE",
 }
 """A pipeline, or ``module:name`` where to find it once it is asked for."""

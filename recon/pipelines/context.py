@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import resource
 import sys
 import time
@@ -20,7 +21,7 @@ from recon.job_files import atomic
 if TYPE_CHECKING:
     from torch import Tensor
 
-C = TypeVar("C", bound=Config)
+C = TypeVar("C", bound=Config, covariant=True)
 
 PACE_SECONDS = 10.0
 """How far back the pace of a stage is taken from, to say when it ends."""
@@ -94,6 +95,15 @@ class Context(Generic[C]):
         self._base = 0.0  # seconds of earlier runs
         self._begun = self._saved = time.monotonic()
         self._pace: deque[tuple[int, float]] = deque()  # (step, when) of the last PACE_SECONDS
+
+    def within(self, config: Config) -> Context[Any]:
+        """Return the same stage's view with the settings of another pipeline, whose stage is to run as a part of it.
+
+        Folder, record and checkpoint are the stage's own; the memo is another one.
+        """
+        inner = copy.copy(self)
+        inner.config, inner.memo = config, {}  # type: ignore[assignment]
+        return inner
 
     def output(self, stage: str) -> Path:
         """Return the folder of an earlier stage."""

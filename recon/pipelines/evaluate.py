@@ -16,9 +16,10 @@ from recon.export import read_mesh
 from recon.job import Job
 from recon.mesh.mesh import Mesh
 from recon.pipelines import Context
+from recon.pipelines.photo_views import UNSEEN, judging_views, means
 from recon.pipelines.splats import PIPELINE
 from recon.pipelines.splats_stages import SplatsContext
-from recon.pipelines.splats_views import UNSEEN, judging_views, means, measured_views
+from recon.pipelines.splats_views import measured_views
 from recon.pipelines.stages import fingerprint, finished_record, stage_keys
 from recon.splats.config import SplatsConfig
 

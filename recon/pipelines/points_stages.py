@@ -27,7 +27,7 @@ from recon.job_checkpoint import write_tensors
 from recon.mesh.mesh import Mesh
 from recon.mesh.picture import picture
 from recon.pipelines.context import Context
-from recon.pipelines.splats_results import versions
+from recon.pipelines.photo_results import versions
 from recon.pipelines.stages import make_result
 
 PointsContext = Context[PointsConfig]

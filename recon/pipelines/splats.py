@@ -6,10 +6,10 @@ Every stage finds what it builds on in the folders of the earlier ones, so that 
 
 from __future__ import annotations
 
+from recon.pipelines.photo_stages import load, poses
 from recon.pipelines.splats_fit import fit
 from recon.pipelines.splats_mesh import mesh
 from recon.pipelines.splats_results import export, report, turntable
-from recon.pipelines.splats_stages import load, poses
 from recon.pipelines.splats_views import evaluate
 from recon.pipelines.stages import Pipeline, Stage
 from recon.splats.config import SplatsConfig

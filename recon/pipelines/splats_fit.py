@@ -14,7 +14,8 @@ from recon.errors import Cancelled
 from recon.evaluate import compare_strip, psnr, save_picture
 from recon.job_checkpoint import write_tensors
 from recon.job_files import write_json
-from recon.pipelines.splats_stages import Prepared, SplatsContext, capture_of
+from recon.pipelines.photo_stages import Prepared, capture_of
+from recon.pipelines.splats_stages import SplatsContext
 from recon.splats.fit import Fit, Progress
 from recon.splats.initial import hull_points, random_points, splats_at, thinned
 from recon.splats.model import Splats

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from recon.capture.capture import Array, Camera, View
+from recon.capture.composite import counted
 from recon.capture.resize import working_view
 from recon.errors import ReconstructionError
 from recon.events import Event, Events, Progress
@@ -20,9 +21,9 @@ from recon.mesh.decimate import decimate
 from recon.mesh.fusion import fuse
 from recon.mesh.mesh import Mesh
 from recon.mesh.repair import repair
-from recon.pipelines.splats_stages import SplatsContext, capture_of, has_masks, model_of
+from recon.pipelines.photo_stages import capture_of
+from recon.pipelines.splats_stages import SplatsContext, has_masks, model_of
 from recon.splats.model import Splats
-from recon.splats.photos import counted
 from recon.splats.render import Pose, render
 
 FUSED_VIEWS = 60
@@ -38,10 +39,18 @@ def mesh(context: SplatsContext) -> None:
     if not context.config.mesh:
         return
     across = _samples_across(context.config.faces)
-    views = _views(context, 2 * across)
-    cameras = [view.camera for view in views if view.camera is not None]
-    bounds = _bounds(model_of(context)[0], cameras)
-    maps = _Maps.of(context, views)
+    views = spread(capture_of(context).capture.views, 2 * across)
+    splats, total = model_of(context)[0], 4 * len(views)  # fusion's three passes follow
+    maps = DepthMaps.of(
+        splats,
+        views,
+        lambda i: context.progress(i, total),
+        empty=np.inf if views[0].load().mask_is_alpha else np.nan,
+        masked=has_masks(context),
+        antialiased=context.config.antialiased,
+    )
+    cameras = maps.cameras
+    bounds = bounds_of(splats, cameras)
     voxel = float((bounds[1] - bounds[0]).max()) / across
     try:
         raw = fuse(
@@ -90,14 +99,13 @@ def _samples_across(faces: int) -> int:
     return int(np.clip(math.sqrt(3 * faces / 6), 64, 512))
 
 
-def _views(context: SplatsContext, side: int) -> list[View]:
-    """Return views to fuse depth from: the capture's own at most ``side`` pixels large, FUSED_VIEWS at most."""
-    views = capture_of(context).capture.views
+def spread(views: Sequence[View], side: int) -> list[View]:
+    """Return views to fuse depth from: at most ``side`` pixels large, FUSED_VIEWS at most."""
     chosen = np.unique(np.linspace(0, len(views) - 1, min(FUSED_VIEWS, len(views))).round().astype(int))
     return [working_view(views[i], side) for i in chosen]
 
 
-def _bounds(splats: Splats, cameras: list[Camera]) -> NDArray[np.float64]:
+def bounds_of(splats: Splats, cameras: list[Camera]) -> NDArray[np.float64]:
     """Return (2, 3), the box of the solid splats around what the cameras look at."""
     solid = splats.means[splats.opacities > LEAST_OPACITY]
     solid = solid if len(solid) > 100 else splats.means
@@ -110,34 +118,52 @@ def _bounds(splats: Splats, cameras: list[Camera]) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class _Maps:
+class DepthMaps:
     """What the splats look like from each camera, held in memory since fusion reads it thrice: 7 bytes a pixel.
 
     Attributes:
+        cameras: of the views that have one.
         depths: (H, W) float32 each; +inf where a cut-out object is not, NaN where nothing is known.
         colours: (H, W, 3) uint8 each, without the background.
     """
 
+    cameras: list[Camera]
     depths: list[Array]
     colours: list[NDArray[np.uint8]]
 
     @staticmethod
-    def of(context: SplatsContext, views: Sequence[View]) -> _Maps:
-        """Render them."""
-        splats = model_of(context)[0]
-        empty = np.inf if views[0].load().mask_is_alpha else np.nan
-        maps = _Maps([], [])
+    def of(
+        splats: Splats,
+        views: Sequence[View],
+        tell: Callable[[int], None],
+        *,
+        empty: float,
+        masked: bool,
+        antialiased: bool = False,
+    ) -> DepthMaps:
+        """Render them.
+
+        Args:
+            splats: the model.
+            views: whose cameras to render from.
+            tell: called with the number of each view before its turn.
+            empty: the depth where no splat stops the light: +inf says that there is nothing, NaN that nobody knows.
+            masked: whether the photos' masks say what to ignore.
+            antialiased: as the model was fitted.
+        """
+        maps = DepthMaps([], [], [])
         for i, view in enumerate(views):
-            context.progress(i, 4 * len(views))  # fusion's three passes follow
+            tell(i)
             if view.camera is None:
                 continue
             pose = Pose.of(view.camera)
             with torch.no_grad():
-                image, alpha, meta = render(splats, pose, render_mode="RGB+ED", antialiased=context.config.antialiased)
+                image, alpha, meta = render(splats, pose, render_mode="RGB+ED", antialiased=antialiased)
             depth = _smoothed(meta["median_depths"][0, ..., 0].numpy(), alpha.numpy() > LEAST_OPACITY)
             depth[np.isinf(depth)] = empty
-            if has_masks(context) and (mask := counted(view.load())) is not None:
+            if masked and (mask := counted(view.load())) is not None:
                 depth[~mask.numpy()] = np.nan  # what the photos hide is nobody's guess
+            maps.cameras.append(view.camera)
             maps.depths.append(depth)
             colour = image[..., :3] / alpha[..., None].clamp(min=0.05)
             maps.colours.append((colour.clamp(0, 1) * 255).round().byte().numpy())

@@ -71,6 +71,26 @@ class Adam:
                 rule.limit if limits is None or name not in limits else limits[name],
             )
 
+    def step_rows(self, gradients: dict[str, Tensor], rows: Tensor, done: float) -> None:
+        """Take one step with a few of many rows, at their cost alone.
+
+        Args:
+            gradients: name → (n, …) gradient of the rows.
+            rows: (n,) int64, each once.
+            done: share of the fit that is over, 0 to 1.
+        """
+        self._age[rows] += 1
+        age = self._age[rows]
+        factors = (1 - BETAS[1] ** age).sqrt() / (1 - BETAS[0] ** age)
+        for name, gradient in gradients.items():
+            arrays = (self.parameters[name], self._first[name], self._second[name])
+            few = [array.index_select(0, rows).view(len(rows), -1) for array in arrays]
+            rule = self.rules[name]
+            rates = rule.rates * rule.decay**done
+            adam_step(few[0], gradient.reshape(len(rows), -1), few[1], few[2], factors, rates, rule.limit)
+            for array, values in zip(arrays, few, strict=True):
+                array.index_copy_(0, rows, values.view(len(rows), *array.shape[1:]))
+
     def replace(self, parameters: dict[str, Tensor], origin: Tensor) -> None:
         """Go on with other rows.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-from recon.config import Config, setting
+from recon.capture.config import PhotosConfig
+from recon.config import setting
 
 
-class SplatsConfig(Config):
+class SplatsConfig(PhotosConfig):
     """Photos to splats. The presets trade time for quality; measured times are in benchmarks/README.md."""
 
     presets: ClassVar = {
@@ -16,17 +17,6 @@ class SplatsConfig(Config):
         "high": {"steps": 6000, "splats": 150_000, "max_side": 1200},
     }
 
-    max_side: int = setting(
-        800, "Longest side, in pixels, of the photos as they are fitted.", group="Photos", ge=32, le=8192
-    )
-    background: Literal["auto", "black", "white"] = setting(
-        "auto", "Colour behind the scene; auto is white for cut-out photos and black otherwise.", group="Photos"
-    )
-    hold_out: bool = setting(
-        True,
-        "Keep every 8th photo out of the fit, to measure the result on; a capture's own test set always is.",
-        group="Photos",
-    )
     steps: int = setting(4000, "Steps of optimisation.", group="Fitting", ge=1, le=1_000_000)
     splats: int = setting(100_000, "Most splats the model may have.", group="Fitting", ge=100, le=10_000_000)
     sh_degree: int = setting(3, "Degree of the view-dependent colour: 0 is matte.", group="Fitting", ge=0, le=3)
@@ -45,7 +35,6 @@ class SplatsConfig(Config):
     exposure: bool = setting(
         False, "Give each photo its own brightness and tint, for automatic exposures.", group="Fitting"
     )
-    seed: int = setting(0, "Seed of everything random.", group="Fitting", ge=0, le=2**31 - 1)
     mesh: bool = setting(True, "Make a mesh by fusing the splats' depth.", group="Results")
     faces: int = setting(100_000, "Most faces the mesh may have.", group="Results", ge=100, le=10_000_000)
     turntable: int = setting(120, "Frames of the turntable video; 0 for none.", group="Results", ge=0, le=2000)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from recon.capture.capture import Camera, Photo, View
+from recon.capture.composite import background_colour, counted, over
 from recon.capture.resize import resize_photo
 from recon.events import Events
 from recon.splats.render import Pose
@@ -44,28 +44,6 @@ class TrainingPhoto:
     name: str
     camera: Camera
     levels: tuple[Target, ...]
-
-
-def background_colour(setting: str, photos: Sequence[Photo]) -> Tensor:
-    """Return (3,): what ``setting`` says, ``auto`` being white where a photo is cut out and black otherwise."""
-    white = setting == "white" or (setting == "auto" and any(p.mask_is_alpha for p in photos))
-    return torch.full((3,), 1.0 if white else 0.0)
-
-
-def over(photo: Photo, background: Tensor) -> Tensor:
-    """Return (H, W, 3) of ``photo`` composited over the background where its mask is alpha."""
-    rgb = torch.from_numpy(np.ascontiguousarray(photo.rgb))
-    if not photo.mask_is_alpha or photo.mask is None:
-        return rgb
-    alpha = torch.from_numpy(np.ascontiguousarray(photo.mask))[..., None]
-    return rgb * alpha + background * (1 - alpha)
-
-
-def counted(photo: Photo) -> Tensor | None:
-    """Return (H, W) bool, the pixels that are to be reconstructed; None where all are."""
-    if photo.mask is None or photo.mask_is_alpha:
-        return None
-    return torch.from_numpy(photo.mask > 0.5)
 
 
 def load_photos(views: Sequence[View], setting: str, events: Events, stage: str) -> tuple[list[TrainingPhoto], Tensor]:

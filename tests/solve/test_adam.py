@@ -58,3 +58,18 @@ def test_state_brings_back_the_same_steps() -> None:
     after.load_state({name: t.clone() for name, t in before.state().items()})
     steps(after, half, 5, 10)
     assert torch.equal(whole["p"], half["p"])
+
+
+def test_a_step_of_a_few_rows_is_that_step():
+    values = torch.rand(6, 2, generator=torch.Generator().manual_seed(0))
+    whole, few = values.clone(), values.clone()
+    rule = {"x": Rule(torch.tensor([0.1, 0.2]), 0.1, 0.15)}
+    adams = Adam({"x": whole}, rule), Adam({"x": few}, rule)
+    for step in range(3):
+        gradient = torch.randn(6, 2, generator=torch.Generator().manual_seed(step))
+        touched = torch.tensor([True, False, step > 0, True, False, step == 1])
+        rows = touched.nonzero()[:, 0]
+        adams[0].step({"x": gradient}, touched, step / 3)
+        adams[1].step_rows({"x": gradient[rows]}, rows, step / 3)
+    assert torch.equal(whole, few)
+    assert all(torch.equal(a, b) for a, b in zip(adams[0].state().values(), adams[1].state().values(), strict=True))

@@ -1,0 +1,102 @@
+"""What a surface is fitted to: photos with, where known, the share of each pixel that the object covers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recon.capture.capture import Camera, Photo, View
+from recon.capture.composite import background_colour, counted, over
+from recon.capture.resize import resize_photo
+from recon.events import Events
+
+LEVELS = 3
+"""Sizes of a photo, each half the one before."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One photo at one size.
+
+    Attributes:
+        image: (H, W, 3) uint8, over the background where it is cut out.
+        coverage: (H, W) uint8, 255 where the object is; None where it is not known.
+        counts: (H, W) bool, where the colours are the object's or its background's; None: everywhere.
+        whole: the photo shows what is behind the object, too.
+        camera: at this size, in the fitting frame.
+        viewmat: (1, 4, 4) float32; ``K``: (1, 3, 3).
+    """
+
+    image: Tensor
+    coverage: Tensor | None
+    counts: Tensor | None
+    whole: bool
+    camera: Camera
+    viewmat: Tensor
+    K: Tensor
+
+
+@dataclass(frozen=True)
+class Photos:
+    """All photos of a fit.
+
+    Attributes:
+        levels: of each photo the targets, the largest first.
+        background: (3,), behind cut-out photos.
+    """
+
+    levels: Sequence[Sequence[Target]]
+    background: Tensor
+
+    @property
+    def cut_out(self) -> bool:
+        """Whether every photo says where the object is."""
+        return all(levels[0].coverage is not None for levels in self.levels)
+
+
+def load_targets(views: Sequence[View], setting: str, events: Events, stage: str) -> Photos:
+    """Read views, which are at the working resolution and have cameras.
+
+    Args:
+        views: to read.
+        setting: the background, see :func:`~recon.capture.composite.background_colour`.
+        events: progress of ``stage``, and the wish to stop.
+        stage: its name.
+    """
+    photos: list[list[Target]] = []
+    background: Tensor | None = None
+    for i, view in enumerate(views):
+        events.progress(stage, i, len(views))
+        photo = view.load()
+        if background is None:
+            background = background_colour(setting, [photo])
+        if view.camera is None:
+            raise ValueError(f"view {view.name} has no camera")
+        photos.append([_target(photo, view.camera, level, background) for level in range(LEVELS)])
+    return Photos(photos, torch.zeros(3) if background is None else background)
+
+
+def _target(photo: Photo, camera: Camera, level: int, background: Tensor) -> Target:
+    width, height = max(1, camera.width >> level), max(1, camera.height >> level)
+    small, camera = resize_photo(photo, width, height), camera.resized(width, height)
+    coverage = None
+    if small.mask is not None:
+        coverage = torch.from_numpy((small.mask * 255).round().astype(np.uint8))
+    return Target(
+        (over(small, background) * 255).round().clamp(0, 255).to(torch.uint8),
+        coverage,
+        counted(small),
+        not photo.mask_is_alpha,
+        camera,
+        *pose_of(camera),
+    )
+
+
+def pose_of(camera: Camera) -> tuple[Tensor, Tensor]:
+    """Return a camera's (1, 4, 4) viewmat and (1, 3, 3) K, float32."""
+    viewmat, K = (torch.from_numpy(m.astype(np.float32))[None] for m in (camera.viewmat, camera.K))
+    return viewmat, K

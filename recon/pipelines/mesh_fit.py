@@ -1,0 +1,119 @@
+"""The ``mesh`` pipeline's fit, watched by photos it does not see: measured, shown, kept, stopped and gone on with."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from recon.errors import Cancelled
+from recon.evaluate import compare_strip, psnr, save_picture
+from recon.isosurface.colours import Colours
+from recon.isosurface.fit import Fit, Progress
+from recon.isosurface.targets import Photos, Target
+from recon.isosurface.view import Triangles
+from recon.job_checkpoint import write_tensors
+from recon.mesh.mesh import Mesh
+from recon.pipelines.mesh_field import MeshContext, box_of, box_tensors, covered, first_field, photos_of
+from recon.pipelines.photo_stages import capture_of
+
+EVALUATIONS = 12
+"""How often a fit is measured on its validation photos."""
+PREVIEW_SECONDS = 15.0
+
+
+def fit(context: MeshContext) -> None:
+    """Fit the surface and its colours to the training photos."""
+    prepared = capture_of(context)
+    box, values = first_field(context)
+    photos, watched = (covered(photos_of(context, part), box, values) for part in (prepared.train, prepared.validation))
+    model = Fit(photos, box, values, context.config)
+    checkpoint = context.load_checkpoint()
+    if checkpoint is not None:
+        model.load_state(checkpoint[0], checkpoint[1]["step"], checkpoint[1]["stage"])
+    watch = Watch(context, model, watched)
+    try:
+        watch.measure()  # what was due when an earlier run was stopped
+        for progress in model.run():
+            context.events.check()
+            watch.measure()
+            watch.show(progress)
+            if context.checkpoint_due():
+                watch.save()
+    except Cancelled:
+        watch.save()  # whole steps are taken or none
+        raise
+    surface = model.surface()
+    triangles = {"vertices": surface.vertices, "faces": surface.faces}
+    colours = {"values": model.colours.values, **box_tensors(model.colours.box)}
+    write_tensors(context.folder / "surface.safetensors", triangles)
+    write_tensors(context.folder / "colours.safetensors", colours)
+    context.record.metrics |= watch.metrics
+
+
+def fitted(context: MeshContext) -> tuple[Mesh, Colours]:
+    """Return the surface that the fit left, in the fitting frame, and the colours in space."""
+    tensors = load_file(context.output("fit") / "surface.safetensors")
+    found = load_file(context.output("fit") / "colours.safetensors")
+    return Mesh(tensors["vertices"].numpy(), tensors["faces"].numpy()), Colours(box_of(found), found["values"])
+
+
+class Watch:
+    """A fit under way and what is done beside its steps.
+
+    Attributes:
+        metrics: as they were measured last.
+    """
+
+    def __init__(self, context: MeshContext, model: Fit, watched: Photos) -> None:
+        self._context, self._model, self._watched = context, model, watched
+        self._every = max(1, context.config.steps // EVALUATIONS)
+        self.metrics: dict[str, float] = {}
+        self._shown = self._previewed = time.monotonic()
+
+    def measure(self) -> None:
+        """Measure the model, unless it is not yet time for it."""
+        step, steps = self._model.step, self._model.config.steps
+        due = step // self._every + (step == steps and step % self._every > 0)
+        if len(self._context.record.history) >= due:
+            return
+        photos = self._model.photos.levels
+        few = [photos[i][0] for i in range(0, len(photos), max(1, len(photos) // 5))][:5]
+        self.metrics = {"psnr": self._mean_psnr(few)}
+        if self._watched.levels:
+            self.metrics["validation_psnr"] = self._mean_psnr([levels[0] for levels in self._watched.levels])
+        self._context.remember(**self.metrics)
+
+    def _mean_psnr(self, targets: list[Target]) -> float:
+        triangles, values = self._triangles(), []
+        for target in targets:
+            self._context.events.check()
+            photo, image = target.image.float() / 255, self._model.render(triangles, target)
+            values.append(psnr(image, photo, None if target.counts is None else target.counts.float()))
+        return round(float(np.mean(values)), 3)
+
+    def _triangles(self) -> Triangles:
+        with torch.no_grad():
+            surface = self._model.surface()
+            return Triangles.of(surface.vertices, surface.faces)
+
+    def show(self, progress: Progress) -> None:
+        """Tell how far it is, and now and then show a picture."""
+        now, model = time.monotonic(), self._model
+        if now - self._shown > 0.2 or model.step >= model.config.steps:
+            figures = {"faces": progress.faces, "loss": progress.loss, **self.metrics}
+            self._context.progress(model.step, model.config.steps, **figures)
+            self._shown = now
+        if now - self._previewed > PREVIEW_SECONDS:
+            target = model.photos.levels[0][model.level]
+            photo, image = target.image.float() / 255, model.render(self._triangles(), target)
+            with self._context.preview(f"previews/{model.step:06d}.jpg") as path:
+                save_picture(path, compare_strip(photo.numpy(), image.numpy()))
+            self._previewed = now
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        state = {"step": self._model.step, "stage": self._model.stage}
+        self._context.save_checkpoint(self._model.state(), state)

@@ -1,0 +1,61 @@
+"""The ``mesh`` pipeline's finished mesh as cameras see it: measured, filmed, reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from recon.capture.capture import Camera, Photo
+from recon.capture.composite import background_colour, counted
+from recon.isosurface.paint import Textured
+from recon.isosurface.targets import pose_of
+from recon.pipelines.mesh_field import MeshContext
+from recon.pipelines.mesh_results import finished
+from recon.pipelines.photo_results import film, write_page
+from recon.pipelines.photo_stages import capture_of
+from recon.pipelines.photo_views import keep_views, measured_views
+
+
+def evaluate(context: MeshContext) -> None:
+    """Measure the mesh on the photos that the fit has never seen, and keep its renders of them for the report.
+
+    Photos that show what is behind the thing are measured where their mask, or else the mesh, shows the thing.
+    """
+    render = _renderer(context)
+
+    def shown(camera: Camera, photo: Photo) -> tuple[Tensor, Tensor | None]:
+        image, coverage = render(camera)
+        if photo.mask is None:
+            return image, coverage > 0.5
+        return image, counted(photo)
+
+    keep_views(context, measured_views(context, shown, _background(context)))
+
+
+def turntable(context: MeshContext) -> None:
+    """Film a flight around the mesh."""
+    render = _renderer(context)
+    film(context, lambda camera: render(camera)[0], context.config.turntable)
+
+
+def report(context: MeshContext) -> None:
+    """Put it all on one page."""
+    write_page(context, "mesh", _background(context))
+
+
+def _background(context: MeshContext) -> Tensor:
+    return background_colour(context.config.background, [capture_of(context).capture.views[0].load()])
+
+
+def _renderer(context: MeshContext) -> Callable[[Camera], tuple[Tensor, Tensor]]:
+    """Return what a camera, in the fitting frame, shows of the mesh: (H, W, 3) in [0, 1], and (H, W) how much."""
+    model, background = Textured(finished(context)), _background(context)
+
+    def render(camera: Camera) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            image, coverage = model.render(*pose_of(camera), camera.width, camera.height, background)
+        return image.clamp(0, 1), coverage
+
+    return render
