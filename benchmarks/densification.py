@@ -1,6 +1,8 @@
 """Which splats to split: by the views' vote on the error (what the pipeline does), or relocation as in 3DGS-MCMC.
 
-Same start, photos, optimiser, budget and steps; held-out photos are only measured. 3DGS-MCMC (Kheradmand et al. 2024)
+    python -m benchmarks.densification [--captures nerf_chair …] [--steps N] [--write]
+
+Same start, photos, optimiser, budget and steps; measured on validation photos. 3DGS-MCMC (Kheradmand et al. 2024)
 moves dead splats onto live ones drawn by opacity (eq. 9 keeps the picture), adds noise to the centres (eq. 8) and
 regularises opacities beside scales (§4.3, 0.01 each; every fit regularises scales).
 
@@ -19,12 +21,15 @@ from pathlib import Path
 import torch
 
 from benchmarks.fitting import measure, prepare
+from benchmarks.splats_quality import DATA
+from benchmarks.tables import machine, print_table, write_section
 from kernels.geometry import rotation_matrices
 from recon.splats.config import SplatsConfig
 from recon.splats.density import FAINTEST
 from recon.splats.fit import DENSIFY, Fit
 from recon.splats.model import Splats
 
+COLUMNS = ["capture", "density control", "steps", "seconds", "splats", "validation PSNR", "SSIM"]
 NOISE = 5e5 * 1.6e-4
 REGULARISATION = 0.01
 
@@ -79,24 +84,27 @@ class Relocation(Fit):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("capture", type=Path)
-    parser.add_argument("--preset", default="fast")
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("--captures", nargs="+", default=["nerf_chair", "snowmiku_plush"])
+    parser.add_argument("--steps", type=int, default=SplatsConfig.presets["fast"]["steps"])
+    parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    settings = dict(SplatsConfig.presets[arguments.preset])
-    if arguments.steps:
-        settings["steps"] = arguments.steps
-    config = SplatsConfig(**settings)
-    with tempfile.TemporaryDirectory() as folder:
-        start = prepare(arguments.capture, config, Path(folder))
+    config = SplatsConfig(**{**SplatsConfig.presets["fast"], "max_side": 400, "steps": arguments.steps})
+    rows = []
+    for capture in arguments.captures:
+        with tempfile.TemporaryDirectory() as folder:
+            start = prepare(DATA / capture, config, Path(folder))
         for name, kind in (("error vote", Fit), ("relocation", Relocation)):
             model = start.fit(kind)
             begun = time.perf_counter()
             for _ in model.run():
                 pass
-            seconds = time.perf_counter() - begun
-            row = {"density": name, "seconds": round(seconds, 1), "splats": len(model.splats)}
-            print(json.dumps(row | measure(model, start.held_out)), flush=True)
+            seconds = round(time.perf_counter() - begun)
+            found = measure(model, start.validation)
+            rows.append([capture, name, config.steps, seconds, len(model.splats), found["psnr"], found["ssim"]])
+            print(json.dumps(dict(zip(COLUMNS, rows[-1], strict=True))), flush=True)
+    print_table(COLUMNS, rows)
+    if arguments.write:
+        write_section("densification", machine(), COLUMNS, rows)
 
 
 if __name__ == "__main__":

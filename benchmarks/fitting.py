@@ -1,4 +1,4 @@
-"""What the benchmarks of fitting share: a capture made ready as the pipeline does, and figures on held-out photos."""
+"""What the benchmarks of fitting share: a capture made ready as the pipeline does, and figures on validation photos."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Start:
 
     splats: Splats
     photos: list[TrainingPhoto]
-    held_out: list[TrainingPhoto]
+    validation: list[TrainingPhoto]
     background: Tensor
     config: SplatsConfig
 
@@ -45,9 +45,9 @@ def prepare(path: Path, config: SplatsConfig, workdir: Path) -> Start:
     capture = load(path, events, workdir)
     capture = apply(capture, normalising_transform(capture))
     views = [working_view(view, config.max_side) for view in capture.views]
-    train, _, held_out = split(capture)
+    train, validation, _ = split(capture)
     photos, background = load_photos([views[i] for i in train], config.background, events, "fit")
-    tests = load_photos([views[i] for i in held_out], config.background, events, "fit")[0]
+    watched = load_photos([views[i] for i in validation], config.background, events, "fit")[0]
     generator = np.random.default_rng(config.seed)
     points = capture.points
     if points is None:
@@ -57,7 +57,7 @@ def prepare(path: Path, config: SplatsConfig, workdir: Path) -> Start:
     if points is None:
         raise SystemExit(f"{path} has neither points nor masks")
     points = thinned(points, config.splats // 2, generator)
-    return Start(splats_at(points, config.sh_degree), photos, tests, background, config)
+    return Start(splats_at(points, config.sh_degree), photos, watched, background, config)
 
 
 def measure(model: Fit, photos: list[TrainingPhoto]) -> dict[str, float]:
