@@ -1,6 +1,6 @@
 """Rasterize triangles, with gradients to the positions: the public function and its torch operator.
 
-The CPU implementation is C++ (``kernels/cpu/raster.h``); the readable twin, with the equations, is
+The CPU implementation is C++ (``kernels/cpu/raster.h``, ``fragments.h``); the readable twin, with the equations, is
 ``kernels/reference/rasterize_mesh.py``.
 """
 

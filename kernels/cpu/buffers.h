@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstring>
 
 namespace egregium {
 
@@ -24,6 +25,27 @@ class Buffer {
 
   private:
     void* block_;
+};
+
+/// A growing array in kept memory.
+template <class T> struct Growing {
+    T* data = nullptr;
+    size_t size = 0, room = 0;
+    ~Growing() {
+        if (data) release(data);
+    }
+    void push(const T& value) {
+        if (size == room) {
+            room = room ? 2 * room : 4096;
+            T* grown = static_cast<T*>(acquire(room * sizeof(T)));
+            if (data) {
+                std::memcpy(grown, data, size * sizeof(T));
+                release(data);
+            }
+            data = grown;
+        }
+        data[size++] = value;
+    }
 };
 
 }  // namespace egregium

@@ -12,7 +12,7 @@
 #pragma once
 
 #include "corners.h"
-#include "raster.h"
+#include "scatter.h"
 
 namespace ISA {
 namespace mesh {
