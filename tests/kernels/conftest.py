@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from kernels import _cpu
 from kernels.rasterize_splats import rasterize_splats as kernel
 from kernels.reference.rasterize_splats import rasterize_splats as reference
 
@@ -20,6 +21,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=_cpu.available_isas())
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each instruction set of this machine, one after the other."""
+    before = _cpu.isa()
+    _cpu.use_isa(request.param)
+    yield request.param
+    _cpu.use_isa(before)
 
 
 @dataclass(frozen=True)

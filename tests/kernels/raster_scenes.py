@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 import torch
 import trimesh
 from torch import Tensor
-
-from kernels import _cpu
 
 
 def random_triangles(seed: int, count: int, vertices: int = 40, batch: int = 1) -> tuple[Tensor, Tensor]:
@@ -47,11 +42,3 @@ def rotation(vector: Tensor) -> Tensor:
     x, y, z = vector.unbind()
     zero = torch.zeros_like(x)
     return torch.matrix_exp(torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).view(3, 3))
-
-
-@pytest.fixture(params=_cpu.available_isas())
-def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = _cpu.isa()
-    _cpu.use_isa(request.param)
-    yield request.param
-    _cpu.use_isa(before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from raster_scenes import instruction_set, join, random_triangles, rotation, sphere  # noqa: F401
+from raster_scenes import join, random_triangles, rotation, sphere
 
 from kernels.antialias import antialias
 from kernels.face_neighbors import face_neighbors

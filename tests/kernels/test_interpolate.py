@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from raster_scenes import instruction_set, random_triangles  # noqa: F401
+from raster_scenes import random_triangles
 
 from kernels.interpolate import interpolate
 from kernels.rasterize_mesh import rasterize_mesh

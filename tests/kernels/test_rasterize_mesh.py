@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from raster_scenes import instruction_set, random_triangles  # noqa: F401
+from raster_scenes import random_triangles
 
 from kernels.rasterize_mesh import rasterize_mesh
 from kernels.reference.rasterize_mesh import rasterize_mesh as reference

@@ -7,7 +7,6 @@ are left out, of the images and of the loss (``discontinuous_pixels``); few may 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,7 +23,6 @@ from splat_scenes import (
     random_weights,
 )
 
-from kernels import _cpu
 from kernels.rasterize_splats import rasterize_splats
 from kernels.reference.rasterize_splats import rasterize_splats as reference
 
@@ -173,14 +171,6 @@ def test_many_tiles(shape):
     smooth = ~discontinuous_pixels(arguments, 1e-3 if shape == "needles" else 5e-5)[0]
     assert smooth.float().mean() > 0.9
     torch.testing.assert_close(got[0][0][smooth].double(), expected[0][0][smooth], atol=2e-5, rtol=0)
-
-
-@pytest.fixture(params=_cpu.available_isas())
-def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = _cpu.isa()
-    _cpu.use_isa(request.param)
-    yield request.param
-    _cpu.use_isa(before)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from raster_scenes import instruction_set  # noqa: F401
 
 from kernels.reference.texture import texture as reference
 from kernels.texture import BOUNDARY_MODES, FILTER_MODES, halve, texture
