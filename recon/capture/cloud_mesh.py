@@ -9,6 +9,7 @@ import trimesh
 
 from recon.capture.capture import Points
 from recon.capture.cloud import broken_cloud, check_count, grey_points
+from recon.errors import InputError
 
 SAMPLES = 100_000
 """Points drawn from a mesh."""
@@ -38,15 +39,8 @@ def sample_mesh(data: bytes, suffix: str, name: str) -> Points:
             corners = np.asarray(mesh.visual.vertex_colors, np.float64)[mesh.faces[index], :3] / 255
             rgb = np.einsum("pc,pcd->pd", weights, corners)
         return grey_points(points, rgb, np.asarray(mesh.face_normals)[index])
-    except (
-        ValueError,
-        IndexError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        NotImplementedError,
-        UnicodeDecodeError,
-    ) as error:
-        # what a damaged file makes trimesh trip over
+    except InputError:
+        raise
+    except Exception as error:  # whatever trimesh raises on a damaged file: of any type, and never meant for people
         why = str(error).splitlines()
         raise broken_cloud(name, f"it cannot be read as a mesh ({why[0] if why else type(error).__name__})") from error

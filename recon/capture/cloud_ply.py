@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +58,7 @@ def read_ply_cloud(data: bytes, name: str) -> Points:
             "wrong-kind",
         )
 
-    def columns(*choices: str) -> NDArray[np.generic] | None:
+    def columns(*choices: str) -> NDArray[Any] | None:
         for choice in choices:
             wanted = choice.split()
             if all(w in names for w in wanted):
@@ -69,7 +70,7 @@ def read_ply_cloud(data: bytes, name: str) -> Points:
         raise broken_cloud(name, "its vertices lack x, y or z")
     rgb = columns("red green blue", "r g b", "diffuse_red diffuse_green diffuse_blue")
     normals = columns("nx ny nz", "normal_x normal_y normal_z")
-    return grey_points(xyz.astype(np.float64), None if rgb is None else unit_colours(rgb), normals)  # type: ignore[arg-type]
+    return grey_points(xyz.astype(np.float64), None if rgb is None else unit_colours(rgb), normals)
 
 
 def _header(data: bytes, name: str) -> _Header:

@@ -101,8 +101,8 @@ class Context(Generic[C]):
 
         Folder, record and checkpoint are the stage's own; the memo is another one.
         """
-        inner = copy.copy(self)
-        inner.config, inner.memo = config, {}  # type: ignore[assignment]
+        inner: Context[Any] = copy.copy(self)
+        inner.config, inner.memo = config, {}
         return inner
 
     def output(self, stage: str) -> Path:

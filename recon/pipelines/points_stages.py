@@ -57,8 +57,9 @@ def prepare(context: PointsContext) -> None:
     """Leave clean, oriented, smoothed points."""
     config, points, events = context.config, _loaded(context), context.events
     context.progress(0, 2)
+    normals = None if points.normals is None else points.normals.astype(np.float64)
     cloud = clean(
-        Cloud(points.xyz, points.rgb if points.coloured else None, points.normals),  # type: ignore[arg-type]
+        Cloud(points.xyz, points.rgb if points.coloured else None, normals),
         config.points,
         config.outliers,
         events.warn,

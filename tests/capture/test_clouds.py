@@ -19,7 +19,6 @@ from recon.capture.load import load
 from recon.errors import InputError
 from recon.events import Events
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 GENERATOR = np.random.default_rng(0)
 XYZ = GENERATOR.normal(size=(60, 3)).astype(np.float32).astype(np.float64)
 NORMALS = (XYZ / np.linalg.norm(XYZ, axis=1, keepdims=True)).astype(np.float32)
@@ -268,15 +267,14 @@ def test_what_an_rgbd_folder_lacks_is_named(tmp_path: Path, damage: Callable[[Pa
 
 
 @pytest.mark.data
-@pytest.mark.skipif(not DATA.is_dir(), reason="no captures")
-def test_real_clouds() -> None:
-    bunny = read(DATA / "open3d_bunny" / "bunnyData.pts").points
+def test_real_clouds(shared_data: Path) -> None:
+    bunny = read(shared_data / "open3d_bunny" / "bunnyData.pts").points
     assert bunny is not None
     assert (len(bunny.xyz), bunny.normals) == (30571, None)
-    fragment = read(DATA / "open3d_rgbd" / "fragment.pcd.gz").points
+    fragment = read(shared_data / "open3d_rgbd" / "fragment.pcd.gz").points
     assert fragment is not None
     assert fragment.normals is not None
     assert (len(fragment.xyz), fragment.coloured) == (113662, True)
-    fused = read(DATA / "open3d_rgbd").points
+    fused = read(shared_data / "open3d_rgbd").points
     assert fused is not None
     assert len(fused.xyz) > 500_000
