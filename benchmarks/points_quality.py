@@ -10,8 +10,8 @@ estimate_normals(KNN 30), orient_normals_consistent_tangent_plane(30), then crea
 of our resolution and at the next one; of both, the nearer to the truth is shown. Its seconds are of all that, once.
 
 Chamfer distances (recon.evaluate.surface) and the distance of the true mesh's sharp edges (dihedral above 30 degrees)
-to the surface are in per cent of the true mesh's diagonal; normals is the mean cosine of the angle between the true
-mesh's normals and those of the surface at the nearest points.
+to the surface are in per cent of the true mesh's diagonal; normals is the mean cosine of the
+angle between the normals of both at the nearest points.
 """
 
 from __future__ import annotations
@@ -30,14 +30,13 @@ import numpy as np
 import torch
 import trimesh
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from benchmarks.tables import machine, print_table, write_section
+from kernels.nearest import nearest
 from recon.capture.load import load
 from recon.evaluate.surface import compare_surfaces
 from recon.events import Events
 from recon.isosurface.points_config import PointsConfig
-from recon.isosurface.points_match import closest
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SHAPES = {
@@ -114,29 +113,23 @@ def measure(surface: Surface, truth: trimesh.Trimesh | None, xyz: Vectors) -> di
         "watertight": bool(mesh.is_watertight and mesh.is_winding_consistent),
         "components": int(mesh.body_count),
         "faces": len(faces),
-        "points": 100 * float(nearest_on(mesh, xyz)[1].mean()) / diagonal,
+        "points": 100 * distance(surface, xyz) / diagonal,
     }
     if truth is None:
         return figures
-    figures["chamfer"] = 100 * compare_surfaces(vertices, faces, truth.vertices, truth.faces)["chamfer_relative"]
-    places, index = trimesh.sample.sample_surface(truth, 50_000, seed=1)
-    nearest = nearest_on(mesh, np.asarray(places))[0]
-    figures["normals"] = float(np.einsum("ij,ij->i", mesh.face_normals[nearest], truth.face_normals[index]).mean())
+    found = compare_surfaces(vertices, faces, truth.vertices, truth.faces)
+    figures |= {"chamfer": 100 * found["chamfer_relative"], "normals": found["normal_consistency"]}
     edges = edge_points(truth)
     if len(edges):
-        figures["edges"] = 100 * float(nearest_on(mesh, edges)[1].mean()) / diagonal
+        figures["edges"] = 100 * distance(surface, edges) / diagonal
     return figures
 
 
-def nearest_on(mesh: trimesh.Trimesh, places: Vectors) -> tuple[NDArray[np.int64], Vectors]:
-    """Return the (N,) nearest faces and distances; tried are the faces of the nearest of many samples."""
-    samples, index = trimesh.sample.sample_surface(mesh, 200_000, seed=0)
-    faces = np.asarray(index)[cKDTree(samples).query(places, 8)[1]]
-    corners = torch.from_numpy(np.asarray(mesh.triangles)[faces])
-    at = torch.from_numpy(places)[:, None].expand(-1, 8, -1)
-    found = (corners * closest(at, corners)[..., None]).sum(dim=2)
-    distance, best = (found - at).norm(dim=2).min(dim=1)
-    return faces[np.arange(len(places)), best.numpy()], distance.numpy()
+def distance(surface: Surface, places: Vectors) -> float:
+    """Return the mean distance of places to a surface."""
+    vertices, faces = surface
+    squared, _, _ = nearest(torch.from_numpy(places), torch.from_numpy(vertices), torch.from_numpy(faces).int())
+    return float(squared.sqrt().mean())
 
 
 def edge_points(truth: trimesh.Trimesh) -> Vectors:

@@ -47,11 +47,10 @@ _LEAST_RESOLUTION = 8
 
 @dataclass(frozen=True)
 class Progress:
-    """What a step tells: its loss, the surface's triangles, the grid's cells along its longest side."""
+    """What a step tells: its loss, the surface's triangles."""
 
     loss: float
     faces: int
-    resolution: int
 
 
 class Fit:
@@ -103,7 +102,7 @@ class Fit:
                 self._enter(due)
             loss, faces = self._take_step()
             self.step += 1
-            yield Progress(loss, faces, max(self.box.resolution))
+            yield Progress(loss, faces)
 
     def surface(self, training: bool = False) -> Surface:
         """Return the surface as it is."""
@@ -186,23 +185,19 @@ class Fit:
 
     def _view_loss(self, target: Target, view: Visible, colours: Tensor) -> Tensor:
         photo = target.image.float() / 255
-        image, coverage = view.image(colours, self._behind(target, photo))
+        # A photo that is not cut out shows what is behind the thing: there nothing is to be compared.
+        image, coverage = view.image(colours, photo if target.whole else self.photos.background)
         assert target.coverage is not None
         difference = (image - photo).abs().mean(dim=2)
         if target.counts is not None:
             difference = difference * target.counts
         return difference.mean() + COVERAGE * (coverage - target.coverage.float() / 255).square().mean()
 
-    def _behind(self, target: Target, photo: Tensor) -> Tensor:
-        """Return what is behind the surface: the photos' background, or what a photo that is not cut out shows."""
-        return photo if target.whole else self.photos.background
-
     def render(self, triangles: Triangles, target: Target) -> Tensor:
-        """Return a photo's (H, W, 3) image as the fit has it. No gradients."""
+        """Return a photo's (H, W, 3) image as the fit has it, over the photos' background. No gradients."""
         with torch.no_grad():
             view = visible(triangles, target)
-            photo = target.image.float() / 255
-            return view.image(self.colours(view.points), self._behind(target, photo))[0].clamp(0, 1)
+            return view.image(self.colours(view.points), self.photos.background)[0].clamp(0, 1)
 
     # --- checkpoints ---
 

@@ -20,7 +20,7 @@ Source: Shen et al. 2023 (FlexiCubes), §4; distances along normals as in Chen &
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -28,10 +28,10 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
+from kernels.nearest import nearest
 from recon.errors import ReconstructionError
 from recon.isosurface.flexicubes import FlexiCubes, Surface
 from recon.isosurface.points_features import onto_features
-from recon.isosurface.points_match import Match, match
 from recon.isosurface.points_start import Start
 
 NORMALS, DEVIATION, SMOOTH, UNSEEN = 0.3, 0.1, 0.02, 1.0
@@ -53,6 +53,26 @@ class Step:
     step: int
     loss: float
     distance: float
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What is constant from one matching to the next.
+
+    Attributes:
+        chosen: (P,) numbers of the points.
+        on: (P,) the faces that they are nearest to, ``weights``: (P, 3) where on them.
+        faces: (F, 3) int64 of the surface.
+        smooth: (V,) weight of each vertex's roughness.
+        inside: (S,) bool, the samples' signs.
+    """
+
+    chosen: Tensor
+    on: Tensor
+    weights: Tensor
+    faces: Tensor
+    smooth: Tensor
+    inside: Tensor
 
 
 class PointsFit:
@@ -87,6 +107,7 @@ class PointsFit:
         """
         self.cubes: FlexiCubes = start.cubes
         self.step = 0
+        self._matching: Matching | None = None
         self._cell, self._steps, self._seed, self._check = start.grid.cell, steps, seed, check
         self._xyz, self._normals = xyz, normals
         self._tree = cKDTree(xyz.numpy())
@@ -105,19 +126,20 @@ class PointsFit:
             ReconstructionError: there is no surface any more (code ``"no-surface"``).
         """
         while self.step < self._steps:
-            if self.step % MATCH_EVERY == 0:
-                chosen, matched, faces, smooth, inside = self._match()
+            if self._matching is None or self.step % MATCH_EVERY == 0:
+                self._matching = self._match()
+            matching = self._matching
             rate = 0.1 ** (self.step / self._steps)
             for group, name in zip(self._adam.param_groups, self.parameters, strict=True):
                 group["lr"] = RATES[name] * rate
             self._adam.zero_grad(set_to_none=True)
-            surface = self._surface(inside)
-            gap, normal = self._residuals(surface.vertices, faces, matched, chosen)
+            surface = self._surface(matching.inside)
+            gap, normal = self._residuals(surface.vertices, matching)
             loss = (
                 huber_loss(gap, torch.zeros_like(gap), delta=_HUBER)
                 + NORMALS * normal.mean()
                 + DEVIATION * surface.deviation / self._cell
-                + self._roughness(surface, smooth)
+                + self._roughness(surface, matching.smooth)
             )
             loss.backward()
             self._adam.step()
@@ -133,28 +155,28 @@ class PointsFit:
         moved = onto_features(vertices, surface.faces.numpy(), xyz, normals, self._cell, self._check)
         return torch.from_numpy(moved.astype(np.float32)), surface.faces
 
-    @property
-    def between(self) -> bool:
-        """Whether the next step begins with a matching: only then :meth:`state` is all there is."""
-        return self.step % MATCH_EVERY == 0
-
     def state(self) -> dict[str, Tensor]:
         """Return everything for a checkpoint but the step."""
         tensors = {name: p.detach() for name, p in self.parameters.items()}
         for name, p in self.parameters.items():
             moments = self._adam.state[p]
-            tensors |= {f"{key}.{name}": moments[key] for key in ("exp_avg", "exp_avg_sq", "step")}
+            tensors |= {f"{key}.{name}": moments[key] for key in ("exp_avg", "exp_avg_sq", "step") if key in moments}
+        if self._matching is not None:
+            tensors |= {f"matching.{f.name}": getattr(self._matching, f.name) for f in fields(Matching)}
         return tensors
 
     def load_state(self, tensors: dict[str, Tensor], step: int) -> None:
         """Go on from a checkpoint."""
+        if step == 0:  # the very beginning: nothing but the parameters, which are as they were made
+            return
         self.step = step
         for name, p in self.parameters.items():
             p.data.copy_(tensors[name])
             self._adam.state[p] = {k: tensors[f"{k}.{name}"].clone() for k in ("exp_avg", "exp_avg_sq", "step")}
+        self._matching = Matching(**{f.name: tensors[f"matching.{f.name}"] for f in fields(Matching)})
 
-    def _match(self) -> tuple[Tensor, Match, Tensor, Tensor, Tensor]:
-        """Return the drawn points, their places on the surface, its faces, its vertices' smoothness, samples' signs."""
+    def _match(self) -> Matching:
+        """Draw points and find the places on the surface nearest to them."""
         self._check()
         with torch.no_grad():
             inside = self.cubes.inside(self.parameters["field"])
@@ -169,11 +191,11 @@ class PointsFit:
         if len(chosen) > MOST_MATCHED:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.step)
             chosen = torch.randperm(len(chosen), generator=generator)[:MOST_MATCHED]
-        matched = match(self._xyz[chosen], surface.vertices, surface.faces, self._check)
+        _, on, weights = nearest(self._xyz[chosen], surface.vertices, surface.faces)
         own = surface.vertices[: surface.contour.vertex_count].numpy()
         distance = self._tree.query(own, distance_upper_bound=self._reach)[0]
         smooth = torch.from_numpy(np.where(np.isfinite(distance), self._seen, UNSEEN).astype(np.float32))
-        return chosen, matched, surface.faces.long(), smooth, inside
+        return Matching(chosen, on.long(), weights, surface.faces.long(), smooth, inside)
 
     def _surface(self, inside: Tensor) -> Surface:
         """Return the surface with the signs of the last matching."""
@@ -183,12 +205,12 @@ class PointsFit:
         field = field + (held - field).detach()
         return self.cubes(field, self.parameters["deform"], self.parameters["weights"], training=True)
 
-    def _residuals(self, vertices: Tensor, faces: Tensor, matched: Match, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    def _residuals(self, vertices: Tensor, matching: Matching) -> tuple[Tensor, Tensor]:
         """Return (P,) distances along the points' normals in cells, and how far normals are from theirs."""
-        corners = vertices.index_select(0, faces[matched.faces].flatten()).view(-1, 3, 3)
-        normals = self._normals[chosen]
-        places = (corners * matched.weights[..., None]).sum(dim=1)
-        gap = ((places - self._xyz[chosen]) * normals).sum(dim=1) / self._cell
+        corners = vertices.index_select(0, matching.faces[matching.on].flatten()).view(-1, 3, 3)
+        normals = self._normals[matching.chosen]
+        places = (corners * matching.weights[..., None]).sum(dim=1)
+        gap = ((places - self._xyz[matching.chosen]) * normals).sum(dim=1) / self._cell
         own = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         own = own / own.norm(dim=1, keepdim=True).clamp(min=1e-3 * self._cell**2)
         return gap, 1 - (own * normals).sum(dim=1)

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from kernels.nearest import nearest
 from recon.isosurface.cloud_normals import Vectors
-from recon.isosurface.points_match import match
 from recon.mesh.topology import components, directed_edges
 
 _SHARE = 1e-3
@@ -24,7 +24,7 @@ def supported(vertices: Tensor, faces: Tensor, points: Tensor) -> tuple[Tensor, 
     part = components(directed_edges(faces.int().numpy()), len(vertices))[faces[:, 0].numpy()]
     if part.max() == 0:
         return vertices, faces
-    votes = np.bincount(part[match(points, vertices, faces).faces.numpy()], minlength=part.max() + 1)
+    votes = np.bincount(part[nearest(points, vertices, faces.int())[1].numpy()], minlength=part.max() + 1)
     return _of(vertices, faces[torch.from_numpy((votes >= max(1, _SHARE * len(points)))[part])])
 
 

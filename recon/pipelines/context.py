@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import resource
 import sys
 import time
@@ -96,14 +95,19 @@ class Context(Generic[C]):
         self._begun = self._saved = time.monotonic()
         self._pace: deque[tuple[int, float]] = deque()  # (step, when) of the last PACE_SECONDS
 
-    def within(self, config: Config) -> Context[Any]:
-        """Return the same stage's view with the settings of another pipeline, whose stage is to run as a part of it.
+    @contextmanager
+    def within(self, config: Config) -> Iterator[Context[Any]]:
+        """Give the same stage the settings of another pipeline, a stage of which runs as a part of it, in this block.
 
-        Folder, record and checkpoint are the stage's own; the memo is another one.
+        Folder, record, clock and checkpoint are the stage's own; of what it remembers only the input as it was read.
         """
-        inner: Context[Any] = copy.copy(self)
-        inner.config, inner.memo = config, {}
-        return inner
+        inner: Context[Any] = self
+        own = self.config, self.memo
+        inner.config, inner.memo = config, {n: v for n, v in self.memo.items() if n in ("loaded", "posed")}
+        try:
+            yield inner
+        finally:
+            inner.config, inner.memo = own
 
     def output(self, stage: str) -> Path:
         """Return the folder of an earlier stage."""

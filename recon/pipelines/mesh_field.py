@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from recon.errors import InputError
+from recon.events import Events
 from recon.isosurface.carve import carved
 from recon.isosurface.config import MeshConfig
 from recon.isosurface.fit import visible
@@ -56,12 +57,11 @@ def _from_depth(context: MeshContext, cells: int) -> tuple[Box, Tensor]:
     own = context.config
     side = min(own.max_side, SPLATS_SIDE)
     config = SplatsConfig(**SPLATS, max_side=side, background=own.background, hold_out=own.hold_out, seed=own.seed)
-    inner = context.within(config)
-    fit_splats(inner)
-    context.record = inner.record
+    with context.within(config) as inner:
+        fit_splats(inner)
+        prepared = capture_of(inner)
     tensors = load_file(context.folder / "model.safetensors")
     splats = Splats(**{f.name: tensors[f.name] for f in fields(Splats)})
-    prepared = capture_of(inner)
     views = spread(prepared.views(prepared.train), side)
     maps = DepthMaps.of(splats, views, lambda i: context.events.check(), empty=math.inf, masked=True)
     return carved(maps.depths, maps.cameras, bounds_of(splats, maps.cameras), cells, context.events)
@@ -91,7 +91,7 @@ def photos_of(context: MeshContext, indices: list[int]) -> Photos:
     return load_targets(views, context.config.background, context.events, context.stage)
 
 
-def covered(photos: Photos, box: Box, values: Tensor) -> Photos:
+def covered(photos: Photos, box: Box, values: Tensor, events: Events) -> Photos:
     """Return photos that all say where the object is: as the first field has it, unless they do so themselves."""
     if photos.cut_out:
         return photos
@@ -100,6 +100,7 @@ def covered(photos: Photos, box: Box, values: Tensor) -> Photos:
     white = torch.ones(3)
 
     def cut(target: Target) -> Target:
+        events.check()
         seen = visible(triangles, target)
         coverage = seen.image(torch.ones_like(seen.points), white)[1].clamp(0, 1)
         return replace(target, coverage=(coverage * 255).round().to(torch.uint8))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 
@@ -18,6 +17,7 @@ from recon.job_checkpoint import write_tensors
 from recon.mesh.mesh import Mesh
 from recon.pipelines.mesh_field import MeshContext, box_of, box_tensors, covered, first_field, photos_of
 from recon.pipelines.photo_stages import capture_of
+from recon.pipelines.photo_views import mean_of
 
 EVALUATIONS = 12
 """How often a fit is measured on its validation photos."""
@@ -28,12 +28,13 @@ def fit(context: MeshContext) -> None:
     """Fit the surface and its colours to the training photos."""
     prepared = capture_of(context)
     box, values = first_field(context)
-    photos, watched = (covered(photos_of(context, part), box, values) for part in (prepared.train, prepared.validation))
+    parts = (prepared.train, prepared.validation)
+    photos, watched = (covered(photos_of(context, part), box, values, context.events) for part in parts)
     model = Fit(photos, box, values, context.config)
     checkpoint = context.load_checkpoint()
     if checkpoint is not None:
         model.load_state(checkpoint[0], checkpoint[1]["step"], checkpoint[1]["stage"])
-    watch = Watch(context, model, watched)
+    watch = Watch(context, model, watched, {} if checkpoint is None else checkpoint[1]["metrics"])
     try:
         watch.measure()  # what was due when an earlier run was stopped
         for progress in model.run():
@@ -50,7 +51,7 @@ def fit(context: MeshContext) -> None:
     colours = {"values": model.colours.values, **box_tensors(model.colours.box)}
     write_tensors(context.folder / "surface.safetensors", triangles)
     write_tensors(context.folder / "colours.safetensors", colours)
-    context.record.metrics |= watch.metrics
+    context.record.metrics |= {name: value for name, value in watch.metrics.items() if name != "psnr"}
 
 
 def fitted(context: MeshContext) -> tuple[Mesh, Colours]:
@@ -67,10 +68,10 @@ class Watch:
         metrics: as they were measured last.
     """
 
-    def __init__(self, context: MeshContext, model: Fit, watched: Photos) -> None:
+    def __init__(self, context: MeshContext, model: Fit, watched: Photos, metrics: dict[str, float]) -> None:
         self._context, self._model, self._watched = context, model, watched
         self._every = max(1, context.config.steps // EVALUATIONS)
-        self.metrics: dict[str, float] = {}
+        self.metrics = metrics
         self._shown = self._previewed = time.monotonic()
 
     def measure(self) -> None:
@@ -81,18 +82,25 @@ class Watch:
             return
         photos = self._model.photos.levels
         few = [photos[i][0] for i in range(0, len(photos), max(1, len(photos) // 5))][:5]
-        self.metrics = {"psnr": self._mean_psnr(few)}
-        if self._watched.levels:
-            self.metrics["validation_psnr"] = self._mean_psnr([levels[0] for levels in self._watched.levels])
+        triangles = self._triangles()
+        found = {
+            "psnr": self._mean_psnr(triangles, few),
+            "validation_psnr": self._mean_psnr(triangles, [levels[0] for levels in self._watched.levels]),
+        }
+        self.metrics = {name: value for name, value in found.items() if value is not None}
         self._context.remember(**self.metrics)
 
-    def _mean_psnr(self, targets: list[Target]) -> float:
-        triangles, values = self._triangles(), []
+    def _mean_psnr(self, triangles: Triangles, targets: list[Target]) -> float | None:
+        """Return the mean over photos: of all of a cut-out one, else of where the object was at first."""
+        values = []
         for target in targets:
             self._context.events.check()
+            counts = target.counts
+            if counts is None and target.whole and target.coverage is not None:
+                counts = target.coverage > 127
             photo, image = target.image.float() / 255, self._model.render(triangles, target)
-            values.append(psnr(image, photo, None if target.counts is None else target.counts.float()))
-        return round(float(np.mean(values)), 3)
+            values.append(psnr(image, photo, None if counts is None else counts.float()))
+        return mean_of(values)
 
     def _triangles(self) -> Triangles:
         with torch.no_grad():
@@ -115,5 +123,5 @@ class Watch:
 
     def save(self) -> None:
         """Write a checkpoint."""
-        state = {"step": self._model.step, "stage": self._model.stage}
+        state = {"step": self._model.step, "stage": self._model.stage, "metrics": self.metrics}
         self._context.save_checkpoint(self._model.state(), state)

@@ -114,7 +114,13 @@ def means(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     found = list(rows)
     result = {}
     for name in ("psnr", "ssim"):
-        values = [row[name] for row in found if row[name] is not None and math.isfinite(row[name])]
-        if values:
-            result[name] = round(float(np.mean(values)), 4)
+        mean = mean_of([row[name] for row in found if row[name] is not None], 4)
+        if mean is not None:
+            result[name] = mean
     return result
+
+
+def mean_of(values: list[float], digits: int = 3) -> float | None:
+    """Return the mean of the finite figures; None if there are none."""
+    finite = [value for value in values if math.isfinite(value)]
+    return round(float(np.mean(finite)), digits) if finite else None

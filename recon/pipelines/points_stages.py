@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+from kernels.nearest import nearest
 from recon.capture.capture import Points
 from recon.capture.load import load as load_capture
-from recon.errors import InputError, ReconstructionError
+from recon.errors import Cancelled, InputError, ReconstructionError
 from recon.evaluate import ReportData, save_picture, write_report
 from recon.export import read_mesh, write_mesh
 from recon.isosurface.cloud_cleaning import Cloud, clean
@@ -20,7 +21,6 @@ from recon.isosurface.cloud_preparation import Prepared
 from recon.isosurface.cloud_preparation import prepare as orient_and_smooth
 from recon.isosurface.points_config import PointsConfig
 from recon.isosurface.points_fit import PointsFit
-from recon.isosurface.points_match import match
 from recon.isosurface.points_start import start
 from recon.isosurface.points_trim import nearest_colours, supported, trimmed
 from recon.job_checkpoint import write_tensors
@@ -45,7 +45,7 @@ def _loaded(context: PointsContext) -> Points:
         if capture.kind not in ("cloud", "surface", "rgbd") or capture.points is None:
             raise InputError(
                 f"{context.input} holds {capture.kind}, not a point cloud.",
-                "Photos and videos become a mesh by --pipeline splats; clouds are .ply .xyz .pts .txt .pcd .npz.",
+                "Photos and videos become a mesh by --pipeline mesh; clouds are .ply .xyz .pts .txt .pcd .npz.",
                 "no-cloud",
             )
         context.memo["points"] = capture.points
@@ -105,21 +105,32 @@ def fit(context: PointsContext) -> None:
     checkpoint = context.load_checkpoint()
     if checkpoint is not None:
         model.load_state(checkpoint[0], checkpoint[1]["step"])
-    shown, every = 0.0, max(1, config.steps // 10)
+    try:
+        _follow(context, model, points.scale)
+        vertices, faces = model.mesh()
+    except Cancelled:
+        context.save_checkpoint(model.state(), {"step": model.step})  # whole steps are taken or none
+        raise
+    write_tensors(context.folder / "surface.safetensors", {"vertices": vertices, "faces": faces})
+    assert model.cubes.cells is not None  # cells are listed
+    context.record.counts["cells"] = len(model.cubes.cells)
+    context.record.metrics["cell"] = _figure(begin.grid.cell / points.scale)
+
+
+def _follow(context: PointsContext, model: PointsFit, scale: float) -> None:
+    """Take the steps that are left; tell how far they are, and keep checkpoints."""
+    config, shown = context.config, 0.0
+    every = max(1, config.steps // 10)
     for progress in model.run():
-        check()
-        distance = _figure(progress.distance / points.scale)
+        context.events.check()
+        distance = _figure(progress.distance / scale)
         if progress.step % every == 0 or progress.step == config.steps:
             context.remember(distance=distance, loss=_figure(progress.loss))
         if time.monotonic() - shown > 0.2 or progress.step == config.steps:
             context.progress(progress.step, config.steps, distance=distance, loss=progress.loss)
             shown = time.monotonic()
-        if model.between and context.checkpoint_due():
+        if context.checkpoint_due():
             context.save_checkpoint(model.state(), {"step": model.step})
-    vertices, faces = model.mesh()
-    write_tensors(context.folder / "surface.safetensors", {"vertices": vertices, "faces": faces})
-    context.record.counts["cells"] = 0 if model.cubes.cells is None else len(model.cubes.cells)
-    context.record.metrics["cell"] = _figure(begin.grid.cell / points.scale)
 
 
 def mesh(context: PointsContext) -> None:
@@ -131,8 +142,8 @@ def mesh(context: PointsContext) -> None:
     if context.config.open:
         cell = context.records["fit"].metrics["cell"] * points.scale
         vertices, faces = trimmed(vertices, faces, points.xyz, max(points.spacing, cell))
-    measured = torch.from_numpy(points.measured).float()
-    distance = match(measured, vertices, faces, context.events.check).distance.double().numpy() / points.scale
+    squared, _, _ = nearest(torch.from_numpy(points.measured), vertices.double(), faces.int())
+    distance = squared.sqrt().numpy() / points.scale
     colours = None if rgb is None else nearest_colours(vertices.numpy(), points.xyz, rgb)
     world = points.centre + vertices.double().numpy() / points.scale
     if np.abs(world).max() > 1e4 * (2 / points.scale):

@@ -15,6 +15,7 @@ from recon.evaluate import compare_strip, psnr, save_picture
 from recon.job_checkpoint import write_tensors
 from recon.job_files import write_json
 from recon.pipelines.photo_stages import Prepared, capture_of
+from recon.pipelines.photo_views import mean_of
 from recon.pipelines.splats_stages import SplatsContext
 from recon.splats.fit import Fit, Progress
 from recon.splats.initial import hull_points, random_points, splats_at, thinned
@@ -181,12 +182,18 @@ def _initial_points(context: SplatsContext, prepared: Prepared, photos: list[Tra
 def _measure(context: SplatsContext, model: Fit, watched: list[TrainingPhoto]) -> dict[str, float]:
     """Return the mean PSNR over a few training photos, and over the validation photos where there are any."""
     few = range(0, len(model.photos), max(1, len(model.photos) // 5))[:5]
-    metrics = {"psnr": _mean_psnr(context, model, [(model.photos[i], i) for i in few])}
-    return metrics | ({"validation_psnr": _mean_psnr(context, model, [(p, None) for p in watched])} if watched else {})
+    found = {
+        "psnr": _mean_psnr(context, model, [(model.photos[i], i) for i in few]),
+        "validation_psnr": _mean_psnr(context, model, [(photo, None) for photo in watched]),
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def _mean_psnr(context: SplatsContext, model: Fit, photos: list[tuple[TrainingPhoto, int | None]]) -> float:
-    """Return the mean over photos at full size, each with its number in the fit if the fit corrects it."""
+def _mean_psnr(context: SplatsContext, model: Fit, photos: list[tuple[TrainingPhoto, int | None]]) -> float | None:
+    """Return the mean over photos at full size, each with its number in the fit if the fit corrects it.
+
+    Photos of which nothing counts say nothing; None if there are no others.
+    """
     values = []
     for photo, index in photos:
         context.events.check()
@@ -203,4 +210,4 @@ def _mean_psnr(context: SplatsContext, model: Fit, photos: list[tuple[TrainingPh
             image = image if index is None else corrections.expose(index, image)
         mask = None if target.mask is None else target.mask.float()
         values.append(psnr(image.clamp(0, 1), target.rgb, mask))
-    return round(float(np.mean(values)), 3)
+    return mean_of(values)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from points_scenes import box, box_distance, sphere
 
 from recon.errors import InputError
@@ -12,7 +11,6 @@ from recon.isosurface.cloud_cleaning import Cloud, clean, isolated, thin
 from recon.isosurface.cloud_filter import measure_noise
 from recon.isosurface.cloud_normals import estimate_normals, neighbours, orient
 from recon.isosurface.cloud_preparation import Prepared, prepare
-from recon.isosurface.points_match import closest, match
 
 
 def generator() -> np.random.Generator:
@@ -149,27 +147,3 @@ def test_zero_normals_are_filled_in_or_estimated() -> None:
         "Normals that are zero or not finite, taken from neighbours",
         "Most normals are zero or not finite",
     ]
-
-
-def test_closest_points_of_a_triangle() -> None:
-    triangle = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
-    places = torch.tensor([[0.25, 0.25, 2], [-1, -1, 0], [2, 0, 1], [1, 1, 0], [0.5, -3, 0]])
-    weights = torch.tensor([[0.5, 0.25, 0.25], [1, 0, 0], [0, 1, 0], [0, 0.5, 0.5], [0.5, 0.5, 0]])
-    assert torch.allclose(closest(places, triangle.expand(5, 3, 3)), weights)
-    flat = torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0]])
-    assert torch.allclose(closest(torch.tensor([1.5, 1, 0]), flat) @ flat, torch.tensor([1.5, 0, 0]))
-
-
-def test_matches_are_the_nearest_of_all() -> None:
-    random = torch.Generator().manual_seed(0)
-    vertices = torch.rand(40, 3, generator=random)
-    faces = torch.randint(0, 40, (5, 3), generator=random)  # few enough for all to be candidates
-    points = torch.rand(50, 3, generator=random)
-    found = match(points, vertices, faces)
-    samples = torch.distributions.Dirichlet(torch.ones(3)).sample((20_000,))
-    dense = torch.cat([samples @ vertices[face] for face in faces])
-    brute = torch.cdist(points, dense).min(dim=1).values
-    assert (found.distance <= brute + 1e-6).all()
-    assert torch.allclose(found.distance, brute, atol=0.02)
-    places = (vertices[faces[found.faces]] * found.weights[..., None]).sum(dim=1)
-    assert torch.allclose((places - points).norm(dim=1), found.distance, atol=1e-6)
