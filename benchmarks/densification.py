@@ -2,11 +2,9 @@
 
     python -m benchmarks.densification [--captures nerf_chair …] [--steps N] [--write]
 
-Same start, photos, optimiser, budget and steps; measured on validation photos. 3DGS-MCMC (Kheradmand et al. 2024)
-moves dead splats onto live ones drawn by opacity (eq. 9 keeps the picture), adds noise to the centres (eq. 8) and
-regularises opacities beside scales (§4.3, 0.01 each; every fit regularises scales).
-
-    python benchmarks/densification.py CAPTURE [--preset fast] [--steps N]
+Same start, photos (400 pixels along the longest side), optimiser, budget and steps; measured on validation photos.
+3DGS-MCMC (Kheradmand et al. 2024) moves dead splats onto live ones drawn by opacity (eq. 9 keeps the picture), adds
+noise to the centres (eq. 8) and regularises opacities beside scales (§4.3, 0.01 each; every fit regularises scales).
 """
 
 from __future__ import annotations

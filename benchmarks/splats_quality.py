@@ -83,7 +83,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for capture, preset in itertools.product(arguments.captures, arguments.presets):
             if (capture, preset) not in results:
-                result = {"capture": capture, "preset": preset, **run(capture, preset, Path(folder))}
+                result = {"capture": capture, "preset": preset, **run(capture, preset, Path(folder)), "on": machine()}
                 print(json.dumps(result), flush=True)
                 if log is not None:
                     with log.open("a") as file:
@@ -96,7 +96,8 @@ def main() -> None:
     print("\n".join(curves))
     if arguments.write:
         text = "\n\nValidation PSNR (dB) of photos kept out of the fit, over seconds:\n\n" + "\n".join(curves)
-        write_section("splats_quality", machine(), COLUMNS, rows, text)
+        when = "; ".join(sorted({results[key]["on"] for key in order}))
+        write_section("splats_quality", when, COLUMNS, rows, text)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ README = Path(__file__).with_name("README.md")
 
 
 def machine() -> str:
-    """Return what the figures were measured on, and when."""
+    """Return what the figures were measured on, when, and what load it had: figures of a loaded machine are bounds."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -23,7 +23,8 @@ def machine() -> str:
             line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
         model = names[0] if names else model
-    return f"{datetime.date.today().isoformat()}, {model}, {os.cpu_count()} cores, {_cpu.isa()}"
+    what = f"{model}, {os.cpu_count()} cores, {_cpu.isa()}, load {os.getloadavg()[0]:.1f}"
+    return f"{datetime.date.today().isoformat()}, {what}"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -98,7 +98,8 @@ def sweep(folder: Path) -> None:
 
 def explain(error: OSError, path: Path) -> ReconError | None:
     """Return what a failed write under ``path``, or read elsewhere, means to a person; None if it is something else."""
-    where = Path(error.filename or path)
+    named = error.filename  # the number of an open file, sometimes
+    where = Path(os.fsdecode(named)) if isinstance(named, str | bytes | os.PathLike) and named else path
     where = where.with_name(where.name.removeprefix(PART)) if where.name else where
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ReconstructionError(

@@ -14,6 +14,7 @@ Source: Kazhdan 2005, "Reconstruction of Solid Models from Oriented Point Sets";
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,7 +70,12 @@ def grid_around(xyz: Vectors, cells: int) -> Grid:
 
 
 def poisson(
-    grid: Grid, xyz: Vectors, normals: Vectors, weight: NDArray[np.float64], sigma: float
+    grid: Grid,
+    xyz: Vectors,
+    normals: Vectors,
+    weight: NDArray[np.float64],
+    sigma: float,
+    check: Callable[[], None] = lambda: None,
 ) -> NDArray[np.float32]:
     """Return the field, shaped as the grid's samples.
 
@@ -78,6 +84,7 @@ def poisson(
         xyz, normals: (P, 3) oriented points.
         weight: (P,) the area that each stands for.
         sigma: width of the smoothing, in world units.
+        check: called now and then; may raise.
     """
     frequencies = [2 * np.pi * scipy.fft.fftfreq(n) for n in grid.shape[:2]]
     frequencies.append(2 * np.pi * scipy.fft.rfftfreq(grid.shape[2]))
@@ -85,11 +92,13 @@ def poisson(
     square = k[0] ** 2 + k[1] ** 2 + k[2] ** 2
     total = np.zeros(square.shape, np.complex64)
     for axis in range(3):
+        check()
         splats = splat(grid, xyz, weight * normals[:, axis])
         total += k[axis] * scipy.fft.rfftn(splats)
     square[0, 0, 0] = 1
     total *= -1j * np.exp(-0.5 * (sigma / grid.cell) ** 2 * square) / square
     total[0, 0, 0] = 0
+    check()
     field = scipy.fft.irfftn(total, s=grid.shape).astype(np.float32)
     field -= np.float32(np.average(grid.at(field, xyz), weights=weight))
     step = 0.5 * grid.cell * normals

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.errors import InputError
 from recon.isosurface.cloud_cleaning import Cloud, Warn
 from recon.isosurface.cloud_filter import CLEAN, SCALES, measure_noise, smooth
 from recon.isosurface.cloud_normals import (
@@ -65,6 +66,9 @@ def prepare(
         generator: for the sample on which noise is measured.
         warn: is told what was repaired.
         check: called now and then; may raise.
+
+    Raises:
+        InputError: normals were to be the given ones, and there are none (code ``"no-normals"``).
     """
     low, high = cloud.xyz.min(axis=0), cloud.xyz.max(axis=0)
     centre, scale = (low + high) / 2, 2 / float((high - low).max())
@@ -74,8 +78,10 @@ def prepare(
     distance, index = neighbours(measured, max(count, SCALES[0]), check)
     weight = areas(distance[:, :_AREA])
     given = None if normals == "estimated" else cloud.normals
+    if normals == "given" and given is None:
+        raise InputError("The cloud has no normals.", "Leave --normals out: they are estimated then.", "no-normals")
     if given is not None and normals == "auto":
-        given = trusted(measured, given, weight, (distance, index), warn)
+        given = trusted(measured, given, weight, (distance, index), warn, check)
     if given is None:
         given = estimate_normals(measured, index, check)
         given = orient(measured, given, distance, index, check)
@@ -87,7 +93,12 @@ def prepare(
 
 
 def trusted(
-    xyz: Vectors, normals: Vectors, weight: NDArray[np.float64], near: tuple[Vectors, Indices], warn: Warn
+    xyz: Vectors,
+    normals: Vectors,
+    weight: NDArray[np.float64],
+    near: tuple[Vectors, Indices],
+    warn: Warn,
+    check: Callable[[], None],
 ) -> Vectors | None:
     """Return given normals, their signs mended where they contradict each other; None where they are of no use."""
     distance, index = near
@@ -99,7 +110,7 @@ def trusted(
     dots = np.einsum("ij,ikj->ik", normals, normals[index[:, :GRAPH]])
     if (dots < -0.5).mean() > _CONTRARY:
         warn("Many of the given normals point against their neighbours': their signs are found anew.")
-        return orient(xyz, normals, distance, index)
+        return orient(xyz, normals, distance, index, check)
     if is_closed(normals, weight) and volume(xyz, normals, weight) < 0:
         warn("The given normals point inward: they are turned. Keep them with --normals given.")
         return -normals

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import field_validator
+
 from recon.capture.config import PhotosConfig
 from recon.config import setting
 
@@ -30,3 +32,10 @@ class MeshConfig(PhotosConfig):
         1024, "Texels along the texture's side; 0 for colours at the vertices instead.", group="Results", ge=0, le=8192
     )
     turntable: int = setting(120, "Frames of the turntable video; 0 for none.", group="Results", ge=0, le=2000)
+
+    @field_validator("texture")
+    @classmethod
+    def _texture(cls, size: int) -> int:
+        if 0 < size < 16:
+            raise ValueError("a texture has 16 texels along a side at least; 0 makes none")
+        return size

@@ -54,7 +54,10 @@ def visual_hull(photos: Photos, cells: int, events: Events) -> tuple[Box, Tensor
         ReconstructionError: the masks share no volume (code ``"no-surface"``), or it fills all that the cameras look at
             (``"masks-too-large"``).
     """
-    views = [_Silhouette.of(levels[0]) for levels in photos.levels if levels[0].coverage is not None]
+    views = []
+    for levels in photos.levels:
+        events.check()
+        views.append(_Silhouette.of(levels[0]))
     low, high = looked_at([view.camera for view in views])
     whole = Box.around(low, high, _FIRST)
     inside = hull_field(views, whole, events).numpy() < 0

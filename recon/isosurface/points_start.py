@@ -64,7 +64,7 @@ def start(
     grid = grid_around(xyz, cells)
     check()
     # Splats of points farther apart than cells leave gaps between them unless they are smoothed.
-    field = poisson(grid, xyz, normals, weight, max(grid.cell, spacing))
+    field = poisson(grid, xyz, normals, weight, max(grid.cell, spacing), check)
     check()
     inside = field < 0
     inside[[0, -1]] = inside[:, [0, -1]] = inside[:, :, [0, -1]] = False

@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import math
 import os
+from typing import TYPE_CHECKING
 
 from recon.capture.inspect import Inspection
-from recon.isosurface.points_config import PointsConfig
 from recon.splats.config import SplatsConfig
+
+if TYPE_CHECKING:
+    from recon.isosurface.points_config import PointsConfig
 
 CUT_OUT = 0.4
 """Share of the pixels that a cut-out object covers; the others cost nothing."""
@@ -37,6 +40,8 @@ def estimate_seconds(found: Inspection, cores: int | None = None) -> dict[str, f
     if cores is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if found.extent is not None:
+        from recon.isosurface.points_config import PointsConfig  # loads torch
+
         return {
             preset: round(_points_seconds(found.points, PointsConfig(**settings)) * (SERIAL + (1 - SERIAL) / cores), 1)
             for preset, settings in PointsConfig.presets.items()

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from recon.config import resolve
 from recon.errors import InputError
+from recon.evaluate import HeldOutView
 from recon.evaluate.mesh_quality import mesh_quality
 from recon.evaluate.surface import compare_surfaces
 from recon.events import Events
 from recon.export import read_mesh
 from recon.job import Job
 from recon.mesh.mesh import Mesh
-from recon.pipelines import Context
+from recon.pipelines import Context, Pipeline, mesh_views, splats_views
+from recon.pipelines.mesh import PIPELINE as MESH
 from recon.pipelines.photo_views import UNSEEN, judging_views, means
-from recon.pipelines.splats import PIPELINE
-from recon.pipelines.splats_stages import SplatsContext
-from recon.pipelines.splats_views import measured_views
+from recon.pipelines.splats import PIPELINE as SPLATS
 from recon.pipelines.stages import fingerprint, finished_record, stage_keys
-from recon.splats.config import SplatsConfig
+
+VIEWED: dict[str, tuple[Pipeline, Callable[[Any], Iterator[HeldOutView]], str]] = {
+    SPLATS.name: (SPLATS, splats_views.measured_views, "fit"),
+    MESH.name: (MESH, mesh_views.measured_views, "texture"),
+}
+"""Pipelines whose results photos judge: how, and the last stage that must be done for it."""
 
 
 def evaluate_job(job: Path, reference: Path | None = None, events: Events | None = None) -> dict[str, Any]:
     """Measure a job again, or a mesh; nothing is written.
 
     Args:
-        job: a job directory, or the file of a mesh. Of the ``splats`` pipeline the held-out views are measured too:
-            its fit must be done and its input still be where it was.
+        job: a job directory, or the file of a mesh. If it was made of photos, the held-out ones are measured
+            too: what they are compared with must be done, and the input still be where it was.
         reference: the true mesh, in the input's units and frame; the job's exported mesh is compared with it.
         events: progress of the stage ``evaluate``, warnings, and the wish to stop.
 
@@ -51,11 +57,12 @@ def evaluate_job(job: Path, reference: Path | None = None, events: Events | None
     if own is None:
         opened = Job.open(job)
         own = _mesh_of(opened)
-        if own is None and (truth is not None or opened.pipeline != PIPELINE.name):
+        if own is None and (truth is not None or opened.pipeline not in VIEWED):
+            flag = " --mesh" if opened.pipeline == SPLATS.name else ""
             raise InputError(
-                f"{opened.folder} has no mesh to compare.", "Run it again with --resume --mesh.", "no-mesh"
+                f"{opened.folder} has no mesh to compare.", f"Run it again with --resume{flag}.", "no-mesh"
             )
-        if opened.pipeline == PIPELINE.name:
+        if opened.pipeline in VIEWED:
             found = _views(opened, events)
     if own is None:
         return found
@@ -67,8 +74,9 @@ def evaluate_job(job: Path, reference: Path | None = None, events: Events | None
 
 
 def _views(job: Job, events: Events) -> dict[str, Any]:
-    """Return what the held-out views of a ``splats`` job say."""
+    """Return what the held-out views of a job say."""
     context = _context(job, events)
+    measured_views = VIEWED[job.pipeline][1]
     views, kind = judging_views(context)
     if kind == "training":
         events.warn(UNSEEN)
@@ -79,15 +87,17 @@ def _views(job: Job, events: Events) -> dict[str, Any]:
     return {"metrics": means(rows), "measured_on": kind, "views": rows}
 
 
-def _context(job: Job, events: Events) -> SplatsContext:
-    """Return the context of a stage that comes after the fit, or say why there is none."""
+def _context(job: Job, events: Events) -> Any:
+    """Return the context of the stage that measures, or say why there is none."""
+    pipeline, _, last = VIEWED[job.pipeline]
     if not os.access(job.input, os.R_OK):
         hint = "Put the photos back where they were; the held-out ones are needed to measure."
         raise InputError(f"The input of {job.folder}, {job.input}, is not there any more.", hint, "no-input")
-    config = resolve(SplatsConfig, file=job.settings, file_name=str(job.folder / "config.yaml"))
-    keys = stage_keys(PIPELINE, config, fingerprint(job.input, exclude=job.folder))
+    config = resolve(pipeline.config, file=job.settings, file_name=str(job.folder / "config.yaml"))
+    keys = stage_keys(pipeline, config, fingerprint(job.input, exclude=job.folder))
     records = {}
-    for stage in ("load", "poses", "fit"):
+    names = [stage.name for stage in pipeline.stages]
+    for stage in names[: names.index(last) + 1]:
         record = finished_record(job, stage, keys[stage])
         if record is None:
             hint = f"Run 'recon run {job.input} --out {job.folder} --resume' first."

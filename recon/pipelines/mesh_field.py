@@ -87,8 +87,12 @@ def box_of(tensors: dict[str, Tensor]) -> Box:
 
 def photos_of(context: MeshContext, indices: list[int]) -> Photos:
     """Return the photos of these indices; where all have a mask, the masks show the object."""
-    views = capture_of(context).views(indices)
-    return load_targets(views, context.config.background, context.events, context.stage)
+    key = f"photos {indices}"
+    if key not in context.memo:
+        views = capture_of(context).views(indices)
+        context.memo[key] = load_targets(views, context.config.background, context.events, context.stage)
+    photos: Photos = context.memo[key]
+    return photos
 
 
 def covered(photos: Photos, box: Box, values: Tensor, events: Events) -> Photos:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from recon.capture.capture import Camera, Photo
 from recon.capture.composite import background_colour, counted
+from recon.evaluate import HeldOutView
 from recon.isosurface.paint import Textured
 from recon.isosurface.targets import pose_of
+from recon.pipelines import photo_views
 from recon.pipelines.mesh_field import MeshContext
 from recon.pipelines.mesh_results import finished
 from recon.pipelines.photo_results import film, write_page
 from recon.pipelines.photo_stages import capture_of
-from recon.pipelines.photo_views import keep_views, measured_views
+from recon.pipelines.photo_views import keep_views
 
 
 def evaluate(context: MeshContext) -> None:
-    """Measure the mesh on the photos that the fit has never seen, and keep its renders of them for the report.
+    """Measure the mesh on the photos that the fit has never seen, and keep its renders of them for the report."""
+    keep_views(context, measured_views(context))
+
+
+def measured_views(context: MeshContext) -> Iterator[HeldOutView]:
+    """Render and measure the views that judge the mesh, one after the other.
 
     Photos that show what is behind the thing are measured where their mask, or else the mesh, shows the thing.
     """
@@ -31,7 +38,7 @@ def evaluate(context: MeshContext) -> None:
             return image, coverage > 0.5
         return image, counted(photo)
 
-    keep_views(context, measured_views(context, shown, _background(context)))
+    return photo_views.measured_views(context, shown, _background(context))
 
 
 def turntable(context: MeshContext) -> None:

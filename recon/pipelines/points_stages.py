@@ -169,7 +169,7 @@ def mesh(context: PointsContext) -> None:
 
 def report(context: PointsContext) -> None:
     """Put it all on one page."""
-    hero = picture(read_mesh(context.job.folder / "exports" / "mesh.ply"), check=context.events.check)
+    hero = picture(read_mesh(context.job.folder / "exports" / "mesh.ply"))
     with context.preview("previews/mesh.jpg") as path:
         save_picture(path, hero)
     result = make_result("points", context.device, {**context.records, context.stage: context.record})

@@ -25,6 +25,7 @@ from recon.isosurface import FlexiCubes
 from recon.mesh.mesh import Mesh
 from recon.mesh.texture import sample
 from recon.pipelines import mesh_field
+from recon.pipelines.evaluate import evaluate_job
 from recon.pipelines.mesh_field import box_of
 
 ROOT = Path(__file__).parents[2]
@@ -107,11 +108,18 @@ def test_the_result_tells_all(job, result):
     assert result["warnings"] == []
 
 
+def test_a_finished_job_is_measured_again(job, result):
+    found = evaluate_job(job)
+    assert found["measured_on"] == "held-out"
+    assert found["metrics"] == {name: pytest.approx(result["metrics"][name], abs=1e-3) for name in ("psnr", "ssim")}
+    assert found["mesh"]["watertight"]
+
+
 def test_cancelled_then_resumed_equals_uninterrupted(capture, tmp_path):
     whole = pipelines.run(capture, tmp_path / "whole", "mesh", **QUICK)
     assert whole["status"] == "done", whole["error"]
     settings = QUICK
-    for stage, step in (("fit", 7), ("fit", 20), ("texture", 40)):
+    for stage, step in (("fit", 7), ("fit", 20), ("fit", QUICK["steps"]), ("texture", 40)):
         events, asked = Events(), []
 
         def stop(event, events=events, asked=asked, stage=stage, step=step):
@@ -122,6 +130,7 @@ def test_cancelled_then_resumed_equals_uninterrupted(capture, tmp_path):
         events.listen(stop)
         stopped = pipelines.run(capture, tmp_path / "parts", "mesh", events=events, resume=True, **settings)
         assert stopped["status"] == "cancelled"
+        assert time.monotonic() - asked[-1] < 2
         settings = {}
     parts = pipelines.run(capture, tmp_path / "parts", "mesh", resume=True)
     assert parts["status"] == "done"

@@ -17,6 +17,7 @@ from recon import pipelines
 from recon.errors import InputError
 from recon.events import Event, Events, Progress
 from recon.export import read_mesh
+from recon.isosurface.points_fit import MATCH_EVERY
 from recon.pipelines.evaluate import evaluate_job
 
 ROOT = Path(__file__).parents[2]
@@ -99,7 +100,7 @@ def test_it_stops_within_two_seconds_and_goes_on(tmp_path: Path) -> None:
     events, asked = Events(), [0.0]
 
     def listen(event: Event) -> None:
-        if isinstance(event, Progress) and event.stage == "fit" and not asked[0]:
+        if isinstance(event, Progress) and event.stage == "fit" and event.step % MATCH_EVERY and not asked[0]:
             asked[0] = time.monotonic()
             events.cancel()
 
@@ -107,7 +108,11 @@ def test_it_stops_within_two_seconds_and_goes_on(tmp_path: Path) -> None:
     result = pipelines.run(path, tmp_path / "job", "points", events=events, **SHORT)
     assert result["status"] == "cancelled"
     assert time.monotonic() - asked[0] < 2
-    assert pipelines.run(path, tmp_path / "job", resume=True)["status"] == "done"
+    parts = pipelines.run(path, tmp_path / "job", resume=True)
+    whole = pipelines.run(path, tmp_path / "whole", "points", **SHORT)
+    assert parts["metrics"] == whole["metrics"]
+    file = "exports/mesh.ply"
+    assert (tmp_path / "job" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
 def test_photos_are_sent_elsewhere_and_clouds_too(tmp_path: Path) -> None:
