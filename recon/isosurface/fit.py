@@ -81,9 +81,14 @@ class Fit:
         self._enter(0)
 
     @property
+    def steps(self) -> int:
+        """Steps in all."""
+        return self.config.steps
+
+    @property
     def done(self) -> float:
         """Share of the fit that is over."""
-        return self.step / self.config.steps
+        return self.step / self.steps
 
     @property
     def level(self) -> int:
@@ -107,6 +112,12 @@ class Fit:
     def surface(self, training: bool = False) -> Surface:
         """Return the surface as it is."""
         return self.cubes(self.field, self.deform, self.weights, training)
+
+    def triangles(self) -> Triangles:
+        """Return the surface as it is rendered. No gradients."""
+        with torch.no_grad():
+            surface = self.surface()
+            return Triangles.of(surface.vertices, surface.faces)
 
     # --- resolutions ---
 
@@ -140,16 +151,6 @@ class Fit:
 
     # --- steps ---
 
-    def views(self) -> list[int]:
-        """Return the photos of this step: each appears once before any appears again."""
-        count, each = len(self.photos.levels), self.config.views_per_step
-        chosen = []
-        for k in range(self.step * each, self.step * each + each):
-            epoch, place = divmod(k, count)
-            generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-            chosen.append(int(torch.randperm(count, generator=generator)[place]))
-        return chosen
-
     def _take_step(self) -> tuple[float, int]:
         leaves = [self.field, self.deform, self.weights]
         for leaf in leaves:
@@ -162,12 +163,13 @@ class Fit:
                 "no-surface",
             )
         triangles = Triangles.of(surface.vertices, surface.faces)
-        targets = [self.photos.levels[i][self.level] for i in self.views()]
+        chosen = views_of_step(self.step, len(self.photos.levels), self.config)
+        targets = [self.photos.levels[i][self.level] for i in chosen]
         seen = [visible(triangles, target) for target in targets]
         colours, looked_up, numbers = self.colours.lookup(torch.cat([view.points for view in seen]))
         loss = surface.vertices.new_zeros(())
         for target, view, own in zip(targets, seen, colours.split([len(v.hit) for v in seen]), strict=True):
-            loss = loss + self._view_loss(target, view, own) / len(targets)
+            loss = loss + view_loss(target, view, own, self.photos.background) / len(targets)
         first, last = SIGN
         sign = first + (last - first) * min(1.0, self.done / 0.25)
         loss = loss + DEVIATION / self.box.cell * surface.deviation + sign * sign_loss(self.field, surface.contour)
@@ -183,26 +185,10 @@ class Fit:
         self.optimisers["colours"].step_rows({"values": values}, numbers, self.done)
         return float(loss.detach()), len(surface.faces)
 
-    def _view_loss(self, target: Target, view: Visible, colours: Tensor) -> Tensor:
-        photo = target.image.float() / 255
-        # A photo that is not cut out shows what is behind the thing: there nothing is to be compared.
-        image, coverage = view.image(colours, photo if target.whole else self.photos.background)
-        assert target.coverage is not None
-        difference = (image - photo).abs().mean(dim=2)
-        if target.counts is not None:
-            difference = difference * target.counts
-        return difference.mean() + COVERAGE * (coverage - target.coverage.float() / 255).square().mean()
-
-    def render(self, triangles: Triangles, target: Target) -> Tensor:
-        """Return a photo's (H, W, 3) image as the fit has it, over the photos' background. No gradients."""
-        with torch.no_grad():
-            view = visible(triangles, target)
-            return view.image(self.colours(view.points), self.photos.background)[0].clamp(0, 1)
-
     # --- checkpoints ---
 
     def state(self) -> dict[str, Tensor]:
-        """Return all tensors of the fit, for a checkpoint; with ``step`` and ``stage`` they are all of it.
+        """Return all tensors of the fit, for a checkpoint; with :attr:`place` they are all of it.
 
         Of the weights and of the optimisers' moments only the rows that ever took part.
         """
@@ -214,11 +200,16 @@ class Fit:
             found |= {f"{name}.adam.{key}": tensor[rows] for key, tensor in state.items()}
         return {**found, "weights": self.weights[found["cells.rows"]]}
 
-    def load_state(self, tensors: dict[str, Tensor], step: int, stage: int) -> None:
+    @property
+    def place(self) -> dict[str, int]:
+        """Where the fit stands."""
+        return {"step": self.step, "stage": self.stage}
+
+    def load_state(self, tensors: dict[str, Tensor], place: dict[str, int]) -> None:
         """Go on from a checkpoint."""
-        while self.stage < stage:
+        while self.stage < place["stage"]:
             self._enter(self.stage + 1)
-        self.step = step
+        self.step = place["step"]
         self.field.copy_(tensors["field"])
         self.deform.copy_(tensors["deform"])
         self.weights[tensors["cells.rows"]] = tensors["weights"]
@@ -234,6 +225,36 @@ def visible(triangles: Triangles, target: Target) -> Visible:
     """Return what a photo's camera sees of a surface."""
     height, width = target.image.shape[:2]
     return Visible.of(triangles, target.viewmat, target.K, width, height)
+
+
+def views_of_step(step: int, count: int, config: MeshConfig) -> list[int]:
+    """Return which of so many photos a step looks at: each appears once before any appears again."""
+    each = config.views_per_step
+    chosen = []
+    for k in range(step * each, step * each + each):
+        epoch, place = divmod(k, count)
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + epoch)
+        chosen.append(int(torch.randperm(count, generator=generator)[place]))
+    return chosen
+
+
+def view_loss(target: Target, view: Visible, colours: Tensor, background: Tensor) -> Tensor:
+    """Return the loss of one photo, given the (P, 3) colours of what it sees."""
+    photo = target.image.float() / 255
+    # A photo that is not cut out shows what is behind the thing: there nothing is to be compared.
+    image, coverage = view.image(colours, photo if target.whole else background)
+    assert target.coverage is not None
+    difference = (image - photo).abs().mean(dim=2)
+    if target.counts is not None:
+        difference = difference * target.counts
+    return difference.mean() + COVERAGE * (coverage - target.coverage.float() / 255).square().mean()
+
+
+def rendered(triangles: Triangles, colours: Colours, target: Target, background: Tensor) -> Tensor:
+    """Return a photo's (H, W, 3) image as a surface with colours in space has it. No gradients."""
+    with torch.no_grad():
+        view = visible(triangles, target)
+        return view.image(colours(view.points), background)[0].clamp(0, 1)
 
 
 def bend(triangles: Triangles) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recon.isosurface.config import MeshConfig
 from recon.pipelines.mesh_field import field
-from recon.pipelines.mesh_fit import fit
+from recon.pipelines.mesh_fit import fit, refine
 from recon.pipelines.mesh_results import mesh, texture
 from recon.pipelines.mesh_views import evaluate, report, turntable
 from recon.pipelines.photo_stages import load, poses
@@ -21,7 +21,8 @@ PIPELINE = Pipeline(
         Stage("poses", poses, settings=("seed",), inputs=("load",)),
         Stage("field", field, settings=(*_PHOTOS, "resolution"), inputs=("poses",)),
         Stage("fit", fit, settings=("steps", "views_per_step", "smoothness"), inputs=("field",)),
-        Stage("mesh", mesh, settings=("faces",), inputs=("fit",)),
+        Stage("refine", refine, settings=("finish", "faces"), inputs=("fit",)),
+        Stage("mesh", mesh, settings=("faces",), inputs=("refine",)),
         Stage("texture", texture, settings=("texture",), inputs=("mesh",)),
         Stage("evaluate", evaluate, inputs=("texture",)),
         Stage("turntable", turntable, settings=("turntable",), inputs=("texture",)),

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from recon.errors import Cancelled
 from recon.evaluate import compare_strip, psnr, save_picture
 from recon.isosurface.colours import Colours
-from recon.isosurface.fit import Fit, Progress
+from recon.isosurface.fit import Fit, Progress, rendered
+from recon.isosurface.refine import Refinement
 from recon.isosurface.targets import Photos, Target
 from recon.isosurface.view import Triangles
 from recon.job_checkpoint import write_tensors
 from recon.mesh.mesh import Mesh
+from recon.mesh.remesh import remesh
+from recon.mesh.repair import repair
 from recon.pipelines.mesh_field import MeshContext, box_of, box_tensors, covered, first_field, photos_of
 from recon.pipelines.photo_stages import capture_of
 from recon.pipelines.photo_views import mean_of
 
+Model = Fit | Refinement
+
 EVALUATIONS = 12
 """How often a fit is measured on its validation photos."""
 PREVIEW_SECONDS = 15.0
+EQUILATERAL = math.sqrt(3) / 4
+"""Area of a triangle whose sides are 1 long."""
+FINEST = 4
+"""The finish may have so many times as many triangles as the fit's surface: sides of half a cell."""
 
 
 def fit(context: MeshContext) -> None:
@@ -30,10 +41,33 @@ def fit(context: MeshContext) -> None:
     box, values = first_field(context)
     parts = (prepared.train, prepared.validation)
     photos, watched = (covered(photos_of(context, part), box, values, context.events) for part in parts)
-    model = Fit(photos, box, values, context.config)
+    follow(context, Fit(photos, box, values, context.config), watched)
+
+
+def refine(context: MeshContext) -> None:
+    """Tidy the surface, give it triangles of one size, and go on with their vertices."""
+    tidy, colours = fitted(context, "fit")
+    tidy = repair(tidy, holes=math.inf, events=context.events)
+    config, kept = context.config, context.folder / "even.safetensors"
+    if config.finish == 0:
+        return leave(context, tidy, colours)
+    if not kept.exists():
+        statistics = tidy.statistics()
+        length = math.sqrt(statistics.area / (EQUILATERAL * min(config.faces, FINEST * statistics.faces)))
+        even = remesh(tidy, length, events=context.events)
+        write_tensors(kept, {"vertices": torch.from_numpy(even.vertices), "faces": torch.from_numpy(even.faces)})
+    prepared, (box, values), tensors = capture_of(context), first_field(context), load_file(kept)
+    parts = (prepared.train, prepared.validation)
+    photos, watched = (covered(photos_of(context, part), box, values, context.events) for part in parts)
+    even = Mesh(tensors["vertices"].numpy(), tensors["faces"].numpy())
+    follow(context, Refinement(photos, even, colours, config), watched)
+
+
+def follow(context: MeshContext, model: Model, watched: Photos) -> None:
+    """Take the steps that are left, and leave the surface and the colours."""
     checkpoint = context.load_checkpoint()
     if checkpoint is not None:
-        model.load_state(checkpoint[0], checkpoint[1]["step"], checkpoint[1]["stage"])
+        model.load_state(checkpoint[0], checkpoint[1]["place"])
     watch = Watch(context, model, watched, {} if checkpoint is None else checkpoint[1]["metrics"])
     try:
         watch.measure()  # what was due when an earlier run was stopped
@@ -46,18 +80,22 @@ def fit(context: MeshContext) -> None:
     except Cancelled:
         watch.save()  # whole steps are taken or none
         raise
-    surface = model.surface()
-    triangles = {"vertices": surface.vertices, "faces": surface.faces}
-    colours = {"values": model.colours.values, **box_tensors(model.colours.box)}
-    write_tensors(context.folder / "surface.safetensors", triangles)
-    write_tensors(context.folder / "colours.safetensors", colours)
+    triangles = model.triangles()
+    leave(context, Mesh(triangles.vertices.numpy(), triangles.faces.numpy()), model.colours)
     context.record.metrics |= {name: value for name, value in watch.metrics.items() if name != "psnr"}
 
 
-def fitted(context: MeshContext) -> tuple[Mesh, Colours]:
-    """Return the surface that the fit left, in the fitting frame, and the colours in space."""
-    tensors = load_file(context.output("fit") / "surface.safetensors")
-    found = load_file(context.output("fit") / "colours.safetensors")
+def leave(context: MeshContext, mesh: Mesh, colours: Colours) -> None:
+    """Write the stage's surface and colours."""
+    triangles = {"vertices": torch.from_numpy(mesh.vertices), "faces": torch.from_numpy(mesh.faces)}
+    write_tensors(context.folder / "surface.safetensors", triangles)
+    write_tensors(context.folder / "colours.safetensors", {"values": colours.values, **box_tensors(colours.box)})
+
+
+def fitted(context: MeshContext, stage: str) -> tuple[Mesh, Colours]:
+    """Return the surface that a stage left, in the fitting frame, and the colours in space."""
+    tensors = load_file(context.output(stage) / "surface.safetensors")
+    found = load_file(context.output(stage) / "colours.safetensors")
     return Mesh(tensors["vertices"].numpy(), tensors["faces"].numpy()), Colours(box_of(found), found["values"])
 
 
@@ -68,21 +106,21 @@ class Watch:
         metrics: as they were measured last.
     """
 
-    def __init__(self, context: MeshContext, model: Fit, watched: Photos, metrics: dict[str, float]) -> None:
+    def __init__(self, context: MeshContext, model: Model, watched: Photos, metrics: dict[str, float]) -> None:
         self._context, self._model, self._watched = context, model, watched
-        self._every = max(1, context.config.steps // EVALUATIONS)
+        self._every = max(1, model.steps // EVALUATIONS)
         self.metrics = metrics
         self._shown = self._previewed = time.monotonic()
 
     def measure(self) -> None:
         """Measure the model, unless it is not yet time for it."""
-        step, steps = self._model.step, self._model.config.steps
+        step, steps = self._model.step, self._model.steps
         due = step // self._every + (step == steps and step % self._every > 0)
         if len(self._context.record.history) >= due:
             return
         photos = self._model.photos.levels
         few = [photos[i][0] for i in range(0, len(photos), max(1, len(photos) // 5))][:5]
-        triangles = self._triangles()
+        triangles = self._model.triangles()
         found = {
             "psnr": self._mean_psnr(triangles, few),
             "validation_psnr": self._mean_psnr(triangles, [levels[0] for levels in self._watched.levels]),
@@ -98,30 +136,27 @@ class Watch:
             counts = target.counts
             if counts is None and target.whole and target.coverage is not None:
                 counts = target.coverage > 127
-            photo, image = target.image.float() / 255, self._model.render(triangles, target)
+            photo, image = target.image.float() / 255, self._rendered(triangles, target)
             values.append(psnr(image, photo, None if counts is None else counts.float()))
         return mean_of(values)
 
-    def _triangles(self) -> Triangles:
-        with torch.no_grad():
-            surface = self._model.surface()
-            return Triangles.of(surface.vertices, surface.faces)
+    def _rendered(self, triangles: Triangles, target: Target) -> Tensor:
+        return rendered(triangles, self._model.colours, target, self._model.photos.background)
 
     def show(self, progress: Progress) -> None:
         """Tell how far it is, and now and then show a picture."""
         now, model = time.monotonic(), self._model
-        if now - self._shown > 0.2 or model.step >= model.config.steps:
+        if now - self._shown > 0.2 or model.step >= model.steps:
             figures = {"faces": progress.faces, "loss": progress.loss, **self.metrics}
-            self._context.progress(model.step, model.config.steps, **figures)
+            self._context.progress(model.step, model.steps, **figures)
             self._shown = now
         if now - self._previewed > PREVIEW_SECONDS:
             target = model.photos.levels[0][model.level]
-            photo, image = target.image.float() / 255, model.render(self._triangles(), target)
+            photo, image = target.image.float() / 255, self._rendered(model.triangles(), target)
             with self._context.preview(f"previews/{model.step:06d}.jpg") as path:
                 save_picture(path, compare_strip(photo.numpy(), image.numpy()))
             self._previewed = now
 
     def save(self) -> None:
         """Write a checkpoint."""
-        state = {"step": self._model.step, "stage": self._model.stage, "metrics": self.metrics}
-        self._context.save_checkpoint(self._model.state(), state)
+        self._context.save_checkpoint(self._model.state(), {"place": self._model.place, "metrics": self.metrics})

@@ -32,7 +32,7 @@ LEAST_STEPS = 100
 
 def mesh(context: MeshContext) -> None:
     """Take floaters away, close what they leave open, and decimate."""
-    tidy = repair(fitted(context)[0], events=context.events)
+    tidy = repair(fitted(context, "refine")[0], events=context.events)
     context.events.check()
     tidy = repair(decimate(tidy, int(0.98 * context.config.faces)), holes=math.inf, events=context.events)
     write_tensors(
@@ -49,7 +49,7 @@ def mesh(context: MeshContext) -> None:
 def texture(context: MeshContext) -> None:
     """Fit a texture to the photos, or colour the vertices, and export the mesh in the input's units."""
     tensors = load_file(context.output("mesh") / "mesh.safetensors")
-    plain, colours = Mesh(tensors["vertices"].numpy(), tensors["faces"].numpy()), fitted(context)[1]
+    plain, colours = Mesh(tensors["vertices"].numpy(), tensors["faces"].numpy()), fitted(context, "refine")[1]
     if context.config.texture:
         done = painted(context, plain, colours)
     else:

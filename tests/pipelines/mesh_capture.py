@@ -24,7 +24,7 @@ from recon.mesh.mesh import Mesh
 SIZE = (64, 48)
 FOCAL = 62.0
 VIEWS = 14
-SETTINGS = {"resolution": 28, "steps": 120, "faces": 3000, "texture": 128, "turntable": 4, "max_side": 64}
+SETTINGS = {"resolution": 28, "steps": 120, "finish": 60, "faces": 3000, "texture": 128, "turntable": 4, "max_side": 64}
 _FINE = 3  # samples along a side of a pixel
 
 

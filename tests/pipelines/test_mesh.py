@@ -29,7 +29,7 @@ from recon.pipelines.evaluate import evaluate_job
 from recon.pipelines.mesh_field import box_of
 
 ROOT = Path(__file__).parents[2]
-QUICK = {**SETTINGS, "resolution": 20, "steps": 30, "texture": 64, "turntable": 0, "faces": 800}
+QUICK = {**SETTINGS, "resolution": 20, "steps": 30, "finish": 10, "texture": 64, "turntable": 0, "faces": 800}
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_the_texture_shows_the_colours(job):
 
 
 def test_the_result_tells_all(job, result):
-    stages = ["load", "poses", "field", "fit", "mesh", "texture", "evaluate", "turntable", "report"]
+    stages = ["load", "poses", "field", "fit", "refine", "mesh", "texture", "evaluate", "turntable", "report"]
     assert list(result["seconds"]) == ["total", *stages]
     assert result["metrics"]["psnr"] > 19.5
     assert result["metrics"]["ssim"] > 0.9
@@ -103,7 +103,7 @@ def test_the_result_tells_all(job, result):
     assert result["exports"].keys() == {"mesh", "mesh_ply", "turntable", "report"}
     assert all((job / path).exists() for path in result["exports"].values())
     measured = [entry["validation_psnr"] for entry in result["history"]]
-    assert len(measured) == 12
+    assert len(measured) == 24
     assert measured[-1] > measured[0] + 3
     assert result["warnings"] == []
 
@@ -119,7 +119,7 @@ def test_cancelled_then_resumed_equals_uninterrupted(capture, tmp_path):
     whole = pipelines.run(capture, tmp_path / "whole", "mesh", **QUICK)
     assert whole["status"] == "done", whole["error"]
     settings = QUICK
-    for stage, step in (("fit", 7), ("fit", 20), ("fit", QUICK["steps"]), ("texture", 40)):
+    for stage, step in (("fit", 7), ("fit", 20), ("fit", QUICK["steps"]), ("refine", 5), ("texture", 40)):
         events, asked = Events(), []
 
         def stop(event, events=events, asked=asked, stage=stage, step=step):
@@ -134,7 +134,8 @@ def test_cancelled_then_resumed_equals_uninterrupted(capture, tmp_path):
         settings = {}
     parts = pipelines.run(capture, tmp_path / "parts", "mesh", resume=True)
     assert parts["status"] == "done"
-    for file in ("stages/fit/surface.safetensors", "stages/fit/colours.safetensors", "exports/mesh.glb"):
+    kept = [f"stages/{stage}/{what}.safetensors" for stage in ("fit", "refine") for what in ("surface", "colours")]
+    for file in (*kept, "exports/mesh.glb"):
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "parts" / file).read_bytes()
     assert parts["metrics"] == whole["metrics"]
     shown = [[{**entry, "seconds": 0} for entry in r["history"]] for r in (whole, parts)]
