@@ -31,8 +31,9 @@ EVALUATIONS = 12
 PREVIEW_SECONDS = 15.0
 EQUILATERAL = math.sqrt(3) / 4
 """Area of a triangle whose sides are 1 long."""
-FINEST = 4
-"""The finish may have so many times as many triangles as the fit's surface: sides of half a cell."""
+FINER = 4, 3
+"""The finish has so many times as many triangles as the fit's surface (sides of half a cell), and at most so many times
+as many as the mesh shall have: decimation then leaves them where the surface bends."""
 
 
 def fit(context: MeshContext) -> None:
@@ -53,7 +54,8 @@ def refine(context: MeshContext) -> None:
         return leave(context, tidy, colours)
     if not kept.exists():
         statistics = tidy.statistics()
-        length = math.sqrt(statistics.area / (EQUILATERAL * min(config.faces, FINEST * statistics.faces)))
+        faces = min(FINER[0] * statistics.faces, FINER[1] * config.faces)
+        length = math.sqrt(statistics.area / (EQUILATERAL * faces))
         even = remesh(tidy, length, events=context.events)
         write_tensors(kept, {"vertices": torch.from_numpy(even.vertices), "faces": torch.from_numpy(even.faces)})
     prepared, (box, values), tensors = capture_of(context), first_field(context), load_file(kept)
