@@ -3,6 +3,7 @@
     loss = mean |render - photo| + mean (coverage - silhouette)²      over the views of a step
            + λ_dev L_dev / cell + λ_sign L_sign                       FlexiCubes' own (Eqs 8 and 9)
            + λ_bend mean over edges of (1 - n · n')                   the bend between neighbouring triangles
+           + λ_shape mean [huber((z - z') / cell) + (1 - n · n')]     where depth z' is known, with normals n' of it
 
 The colours are a grid in space (colours.py), finer than the cells, so that the texture is not bound to the geometry.
 From one resolution to the next, field, deformation and colours are interpolated; the weights start afresh. The field is
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import huber_loss, normalize
 
 from recon.errors import ReconstructionError
 from recon.isosurface.colours import Colours
@@ -30,6 +31,7 @@ from recon.isosurface.flexicubes import FlexiCubes, Surface, sign_loss
 from recon.isosurface.grids import Box
 from recon.isosurface.targets import Photos, Target
 from recon.isosurface.view import Triangles, Visible
+from recon.mesh.depth import normals_of, rays_of
 from recon.solve.adam import Adam, Rule
 
 STAGES = ((0.0, 2), (0.35, 1))
@@ -42,6 +44,8 @@ COVERAGE = 1.0
 DEVIATION = 0.02
 SIGN = (0.02, 0.001)
 """Weight of L_sign at first and from a quarter of the fit on."""
+SHAPE = (0.02, 0.002)
+"""λ_shape, that of depth and normals, at first and in the end: it comes from photos, too, and less surely than them."""
 _LEAST_RESOLUTION = 8
 
 
@@ -169,9 +173,11 @@ class Fit:
         colours, looked_up, numbers = self.colours.lookup(torch.cat([view.points for view in seen]))
         loss = surface.vertices.new_zeros(())
         for target, view, own in zip(targets, seen, colours.split([len(v.hit) for v in seen]), strict=True):
-            loss = loss + view_loss(target, view, own, self.photos.background) / len(targets)
-        first, last = SIGN
-        sign = first + (last - first) * min(1.0, self.done / 0.25)
+            loss = loss + (
+                view_loss(target, view, own, self.photos.background)
+                + between(SHAPE, self.done) * shape_loss(target, view, self.box.cell)
+            ) / len(targets)
+        sign = between(SIGN, min(1.0, self.done / 0.25))
         loss = loss + DEVIATION / self.box.cell * surface.deviation + sign * sign_loss(self.field, surface.contour)
         if self.config.smoothness:
             loss = loss + self.config.smoothness * bend(triangles)
@@ -250,6 +256,35 @@ def view_loss(target: Target, view: Visible, colours: Tensor, background: Tensor
     return difference.mean() + COVERAGE * (coverage - target.coverage.float() / 255).square().mean()
 
 
+def shape_loss(target: Target, view: Visible, cell: float) -> Tensor:
+    """Return how far the (P) places that a view sees, and their normals, are from a photo's known depth."""
+    loss = view.points.new_zeros(())
+    if target.depth is None:
+        return loss
+    known = target.depth.view(-1)[view.hit]
+    z = view.points @ target.viewmat[0, 2, :3] + target.viewmat[0, 2, 3]
+    there = known.isfinite()
+    loss = loss + huber_loss((z / cell)[there], (known / cell)[there], reduction="sum")
+    normals = normals_of(rays_of(target.camera) * target.depth).view(3, -1).T @ target.viewmat[0, :3, :3]
+    normals = normals[view.hit]
+    there = normals.isfinite().all(dim=1)
+    faces = view.rast[..., 3].detach().view(-1)[view.hit][there].long() - 1
+    own = face_normals(view.triangles).index_select(0, faces)
+    loss = loss + (1 - (own * normals[there]).sum(dim=1)).sum()
+    return loss / target.depth.numel()
+
+
+def between(ends: tuple[float, float], share: float) -> float:
+    """Return a value a share of the way from one to another."""
+    return ends[0] + (ends[1] - ends[0]) * share
+
+
+def face_normals(triangles: Triangles) -> Tensor:
+    """Return the (F, 3) unit normals of triangles."""
+    a, b, c = (triangles.vertices.index_select(0, corner) for corner in triangles.faces.long().unbind(dim=1))
+    return normalize(torch.linalg.cross(b - a, c - a), dim=1)
+
+
 def rendered(triangles: Triangles, colours: Colours, target: Target, background: Tensor) -> Tensor:
     """Return a photo's (H, W, 3) image as a surface with colours in space has it. No gradients."""
     with torch.no_grad():
@@ -259,8 +294,7 @@ def rendered(triangles: Triangles, colours: Colours, target: Target, background:
 
 def bend(triangles: Triangles) -> Tensor:
     """Return the mean of 1 - n · n' over pairs of neighbouring triangles."""
-    a, b, c = (triangles.vertices.index_select(0, corner) for corner in triangles.faces.long().unbind(dim=1))
-    normals = normalize(torch.linalg.cross(b - a, c - a), dim=1)
+    normals = face_normals(triangles)
     one, edge = (triangles.neighbors >= 0).nonzero(as_tuple=True)
     other = triangles.neighbors[one, edge].long()
     once = one < other

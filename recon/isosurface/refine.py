@@ -21,7 +21,7 @@ from torch import Tensor
 from kernels.face_neighbors import face_neighbors
 from recon.isosurface.colours import Colours
 from recon.isosurface.config import MeshConfig
-from recon.isosurface.fit import Progress, bend, view_loss, views_of_step, visible
+from recon.isosurface.fit import SHAPE, Progress, bend, shape_loss, view_loss, views_of_step, visible
 from recon.isosurface.targets import Photos
 from recon.isosurface.view import Triangles
 from recon.mesh.large_steps import AdamUniform, Smoothed
@@ -103,6 +103,7 @@ class Refinement:
         loss = triangles.vertices.new_zeros(())
         for target, view, own in zip(targets, seen, colours.split([len(v.hit) for v in seen]), strict=True):
             loss = loss + view_loss(target, view, own, self.photos.background) / len(targets)
+            loss = loss + SHAPE[1] * shape_loss(target, view, 2 * self._length) / len(targets)
         if self.config.smoothness:
             loss = loss + self.config.smoothness * bend(triangles)
         self._u.grad, values = torch.autograd.grad(loss, [self._u, looked_up])

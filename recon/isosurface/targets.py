@@ -29,6 +29,7 @@ class Target:
         whole: the photo shows what is behind the object, too.
         camera: at this size, in the fitting frame.
         viewmat: (1, 4, 4) float32; ``K``: (1, 3, 3).
+        depth: (H, W) float32 along the camera's axis, NaN where it is not known; None: nowhere.
     """
 
     image: Tensor
@@ -38,6 +39,7 @@ class Target:
     camera: Camera
     viewmat: Tensor
     K: Tensor
+    depth: Tensor | None = None
 
 
 @dataclass(frozen=True)

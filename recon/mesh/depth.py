@@ -55,13 +55,9 @@ class DepthMap:
         """
         z = known_depth(depth, camera)
         known, finite = z > 0, (z > 0) & z.isfinite()
-        v, u = torch.meshgrid(torch.arange(z.shape[0]) + 0.5, torch.arange(z.shape[1]) + 0.5, indexing="ij")
-        pixels = torch.stack([u, v, torch.ones_like(u)])
-        rays = torch.tensordot(torch.from_numpy(np.linalg.inv(camera.K)).float(), pixels, 1)  # (3, H, W), as the rest
-        points = rays * torch.where(finite, z, torch.nan)
-        normals = torch.linalg.cross(_difference(points, 2), _difference(points, 1), dim=0)
-        length = _norm(rays)
-        cosine = ((normals * rays).sum(dim=0).abs() / (_norm(normals) * length)).nan_to_num(0)
+        rays = rays_of(camera)
+        normals, length = normals_of(rays * torch.where(finite, z, torch.nan)), _norm(rays)
+        cosine = ((normals * rays).sum(dim=0).abs() / length).nan_to_num(0)
         incidence = torch.where(finite, cosine.clamp(min=_LEAST_INCIDENCE), known.float())
         slope = torch.where(finite, cosine.clamp(min=_LEAST_SLOPE), 1) * length
         inverse = torch.where(known, 1 / z.clamp(min=1e-30), 0)
@@ -100,6 +96,23 @@ def known_depth(depth: NDArray[np.float32], camera: Camera) -> Tensor:
         )
     cleaned = np.nan_to_num(depth, nan=0.0, posinf=np.inf, neginf=0.0).astype(np.float32)
     return torch.from_numpy(cleaned).clamp(min=0)
+
+
+def rays_of(camera: Camera) -> Tensor:
+    """Return (3, H, W) float32, the rays of unit depth through a camera's pixels, in its own axes."""
+    v, u = torch.meshgrid(torch.arange(camera.height) + 0.5, torch.arange(camera.width) + 0.5, indexing="ij")
+    pixels = torch.stack([u, v, torch.ones_like(u)])
+    return torch.tensordot(torch.from_numpy(np.linalg.inv(camera.K)).float(), pixels, 1)
+
+
+def normals_of(points: Tensor) -> Tensor:
+    """Return (3, H, W) unit normals, turned to the camera, of the (3, H, W) points that its pixels see.
+
+    NaN where a pixel has no neighbour in a row or a column, or is NaN itself.
+    """
+    normals = torch.linalg.cross(_difference(points, 2), _difference(points, 1), dim=0)
+    normals = normals / _norm(normals)
+    return torch.where((normals * points).sum(dim=0) > 0, -normals, normals)
 
 
 def _norm(vectors: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from recon.job_checkpoint import write_tensors
 from recon.pipelines.context import Context
 from recon.pipelines.photo_stages import capture_of
 from recon.pipelines.splats_fit import fit as fit_splats
-from recon.pipelines.splats_mesh import DepthMaps, bounds_of, spread
+from recon.pipelines.splats_mesh import DepthMaps, bounds_of, depth_of, spread
 from recon.splats.config import SplatsConfig
 from recon.splats.model import Splats
 
@@ -60,11 +61,15 @@ def _from_depth(context: MeshContext, cells: int) -> tuple[Box, Tensor]:
     with context.within(config) as inner:
         fit_splats(inner)
         prepared = capture_of(inner)
-    tensors = load_file(context.folder / "model.safetensors")
-    splats = Splats(**{f.name: tensors[f.name] for f in fields(Splats)})
+    splats = _splats(context.folder)
     views = spread(prepared.views(prepared.train), side)
     maps = DepthMaps.of(splats, views, lambda i: context.events.check(), empty=math.inf, masked=True)
     return carved(maps.depths, maps.cameras, bounds_of(splats, maps.cameras), cells, context.events)
+
+
+def _splats(folder: Path) -> Splats:
+    tensors = load_file(folder / "model.safetensors")
+    return Splats(**{f.name: tensors[f.name] for f in fields(Splats)})
 
 
 def first_field(context: MeshContext) -> tuple[Box, Tensor]:
@@ -95,10 +100,34 @@ def photos_of(context: MeshContext, indices: list[int]) -> Photos:
     return photos
 
 
+def fitted_photos(context: MeshContext, indices: list[int]) -> Photos:
+    """Return photos that all say where the object is, and those that are not cut out how far away."""
+    key = f"fitted {indices}"
+    if key not in context.memo:
+        photos = photos_of(context, indices)
+        if not photos.cut_out:
+            photos = covered(photos, *first_field(context), context.events)
+            photos = with_depth(photos, _splats(context.output("field")), context.events)
+        context.memo[key] = photos
+    found: Photos = context.memo[key]
+    return found
+
+
+def with_depth(photos: Photos, splats: Splats, events: Events) -> Photos:
+    """Return photos with the depth of splats, where their masks leave any."""
+
+    def seen(target: Target) -> Target:
+        events.check()
+        depth = torch.from_numpy(depth_of(splats, target.camera))
+        if target.counts is not None:
+            depth[~target.counts] = torch.nan
+        return replace(target, depth=torch.where(depth.isfinite(), depth, torch.nan))
+
+    return replace(photos, levels=[[seen(target) for target in levels] for levels in photos.levels])
+
+
 def covered(photos: Photos, box: Box, values: Tensor, events: Events) -> Photos:
-    """Return photos that all say where the object is: as the first field has it, unless they do so themselves."""
-    if photos.cut_out:
-        return photos
+    """Return photos that all say where the object is, as the first field has it."""
     surface = FlexiCubes(box.resolution, box.low.tolist(), box.high.tolist())(values)
     triangles = Triangles.of(surface.vertices, surface.faces)
     white = torch.ones(3)

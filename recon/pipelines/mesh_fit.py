@@ -20,7 +20,7 @@ from recon.job_checkpoint import write_tensors
 from recon.mesh.mesh import Mesh
 from recon.mesh.remesh import remesh
 from recon.mesh.repair import repair
-from recon.pipelines.mesh_field import MeshContext, box_of, box_tensors, covered, first_field, photos_of
+from recon.pipelines.mesh_field import MeshContext, box_of, box_tensors, first_field, fitted_photos
 from recon.pipelines.photo_stages import capture_of
 from recon.pipelines.photo_views import mean_of
 
@@ -41,7 +41,7 @@ def fit(context: MeshContext) -> None:
     prepared = capture_of(context)
     box, values = first_field(context)
     parts = (prepared.train, prepared.validation)
-    photos, watched = (covered(photos_of(context, part), box, values, context.events) for part in parts)
+    photos, watched = (fitted_photos(context, part) for part in parts)
     follow(context, Fit(photos, box, values, context.config), watched)
 
 
@@ -58,9 +58,8 @@ def refine(context: MeshContext) -> None:
         length = math.sqrt(statistics.area / (EQUILATERAL * faces))
         even = remesh(tidy, length, events=context.events)
         write_tensors(kept, {"vertices": torch.from_numpy(even.vertices), "faces": torch.from_numpy(even.faces)})
-    prepared, (box, values), tensors = capture_of(context), first_field(context), load_file(kept)
-    parts = (prepared.train, prepared.validation)
-    photos, watched = (covered(photos_of(context, part), box, values, context.events) for part in parts)
+    prepared, tensors = capture_of(context), load_file(kept)
+    photos, watched = (fitted_photos(context, part) for part in (prepared.train, prepared.validation))
     even = Mesh(tensors["vertices"].numpy(), tensors["faces"].numpy())
     follow(context, Refinement(photos, even, colours, config), watched)
 

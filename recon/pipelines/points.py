@@ -13,7 +13,7 @@ PIPELINE = Pipeline(
     (
         Stage("load", load),
         Stage("prepare", prepare, settings=("points", "outliers", "normals", "denoise", "seed"), inputs=("load",)),
-        Stage("fit", fit, settings=("resolution", "steps", "seed"), inputs=("prepare",)),
+        Stage("fit", fit, settings=("resolution", "steps", "seed"), inputs=("prepare",), version=2),
         Stage("mesh", mesh, settings=("open",), inputs=("fit",)),
         Stage("report", report, inputs=("mesh",)),
     ),

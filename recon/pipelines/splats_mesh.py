@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from recon.capture.capture import Array, Camera, View
 from recon.capture.composite import counted
@@ -156,10 +157,7 @@ class DepthMaps:
             tell(i)
             if view.camera is None:
                 continue
-            pose = Pose.of(view.camera)
-            with torch.no_grad():
-                image, alpha, meta = render(splats, pose, render_mode="RGB+ED", antialiased=antialiased)
-            depth = _smoothed(meta["median_depths"][0, ..., 0].numpy(), alpha.numpy() > LEAST_OPACITY)
+            image, alpha, depth = _seen(splats, view.camera, antialiased)
             depth[np.isinf(depth)] = empty
             if masked and (mask := counted(view.load())) is not None:
                 depth[~mask.numpy()] = np.nan  # what the photos hide is nobody's guess
@@ -172,6 +170,18 @@ class DepthMaps:
     def colour(self, index: int) -> Array:
         """Return the colours of one camera as fusion wants them."""
         return self.colours[index].astype(np.float32) / np.float32(255)
+
+
+def depth_of(splats: Splats, camera: Camera) -> Array:
+    """Return (H, W) float32, where splats stop half of the light; infinite where they do not."""
+    return _seen(splats, camera, False)[2]
+
+
+def _seen(splats: Splats, camera: Camera, antialiased: bool) -> tuple[Tensor, Tensor, Array]:
+    """Return image (H, W, 4), opacity (H, W) and depth (H, W)."""
+    with torch.no_grad():
+        image, alpha, meta = render(splats, Pose.of(camera), render_mode="RGB+ED", antialiased=antialiased)
+    return image, alpha, _smoothed(meta["median_depths"][0, ..., 0].numpy(), alpha.numpy() > LEAST_OPACITY)
 
 
 def _smoothed(depth: Array, solid: NDArray[np.bool_]) -> Array:
