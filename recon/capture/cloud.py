@@ -35,11 +35,23 @@ def cloud_suffix(path: Path) -> str:
 
 
 def find_clouds(root: Path, events: Events) -> list[Path]:
-    """Return the clouds and meshes in ``root`` if it holds neither image nor video; .txt and .csv may be anything."""
+    """Return the clouds and meshes in ``root`` if it holds neither photo nor video; .txt and .csv may be anything.
+
+    Images that a .mtl file beside them names are a mesh's textures and no photos.
+    """
     files = list(walk(root, events))
-    if any(path.suffix.lower() in IMAGE_SUFFIXES | CAMERA_SUFFIXES | VIDEO_SUFFIXES for path in files):
-        return []
+    materials = {path.parent: _text(path) for path in files if path.suffix.lower() == ".mtl"}
+    for path in files:
+        photo = path.suffix.lower() in IMAGE_SUFFIXES | CAMERA_SUFFIXES
+        named = any(path.name in text for folder, text in materials.items() if path.is_relative_to(folder))
+        if path.suffix.lower() in VIDEO_SUFFIXES or (photo and not named):
+            return []
     return [path for path in files if cloud_suffix(path) not in ("", ".txt", ".csv")]
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(1 << 20).decode("utf-8", "replace")
 
 
 def load_cloud(path: Path, events: Events) -> Capture:
@@ -66,7 +78,7 @@ def load_cloud(path: Path, events: Events) -> Capture:
     if surface:
         from recon.capture.cloud_mesh import sample_mesh
 
-        points = sample_mesh(data, suffix, name)
+        points = sample_mesh(data, suffix, path)
     else:
         points = read(data, name)
     if len(points.xyz) == 0:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.export.colours import png, to_linear
+from recon.capture.colours import to_linear
+from recon.export.colours import png
 from recon.mesh.mesh import Mesh
 
 _FLOAT, _UNSIGNED = 5126, 5125

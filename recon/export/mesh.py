@@ -8,25 +8,24 @@ vertices.
 
 from __future__ import annotations
 
-import io
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import trimesh
-from numpy.typing import NDArray
-from PIL import Image
 
 from recon.capture.archive import extract_zip
+from recon.capture.colours import sample
+from recon.capture.mesh_file import MeshObject, read_objects
 from recon.errors import InputError
 from recon.events import Events
-from recon.export.colours import to_bytes, to_floats, to_srgb
+from recon.export.colours import to_bytes
 from recon.export.files import broken, opened, replacing
 from recon.export.glb import glb
 from recon.export.obj import textured_obj, zipped
 from recon.export.threemf import threemf
 from recon.mesh.mesh import Mesh
-from recon.mesh.texture import sample, vertex_colours
+from recon.mesh.texture import vertex_colours
 
 FORMATS = (".glb", ".obj", ".zip", ".stl", ".ply", ".3mf")
 TEXTURED = (".glb", ".obj", ".zip")
@@ -86,23 +85,12 @@ def read_mesh(path: Path) -> Mesh:
             return _read_zip(path, Path(folder) / "zip")
     with opened(path) as file:
         data = file.read()
-    try:
-        resolver = trimesh.resolvers.FilePathResolver(path)
-        scene = trimesh.load_scene(io.BytesIO(data), kind, process=False, resolver=resolver)
-        placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
-        found = [
-            (scene.geometry[name], matrix)
-            for matrix, name in placed
-            if isinstance(scene.geometry[name], trimesh.Trimesh) and len(scene.geometry[name].faces)
-        ]
-        images = {id(image): image for image in (_image(part) for part, _ in found)}
-        texture = next(iter(images.values())) if len(images) == 1 else None
-        meshes = [_from_trimesh(part, matrix, kind == "glb", texture is not None) for part, matrix in found]
-        pixels = None if texture is None else to_floats(np.asarray(texture.convert("RGB")))
-    except Exception as error:  # whatever trimesh raises on a damaged file: of any type, and never meant for people
-        raise broken(path, f"it cannot be read as {kind.upper()} ({type(error).__name__}: {error})"[:300]) from error
-    if not meshes:
+    objects = [one for one in read_objects(data, kind, path) if len(one.faces)]
+    if not objects:
         raise broken(path, "it holds no triangles", "Give a mesh; point clouds and splats have no triangles.")
+    textures = {id(one.texture): one.texture for one in objects}
+    texture = next(iter(textures.values())) if len(textures) == 1 else None
+    meshes = [_mesh(one, texture is not None) for one in objects]
     offsets = np.cumsum([0] + [len(mesh.vertices) for mesh in meshes])
     colours = [mesh.colours for mesh in meshes if mesh.colours is not None]
     uvs = [mesh.uvs for mesh in meshes if mesh.uvs is not None]
@@ -111,7 +99,7 @@ def read_mesh(path: Path) -> Mesh:
         np.concatenate([mesh.faces + offset for mesh, offset in zip(meshes, offsets, strict=False)]).astype(np.int32),
         np.concatenate(colours) if len(colours) == len(meshes) else None,
         np.concatenate(uvs) if uvs else None,
-        pixels,
+        texture,
     )
     try:
         return joined.check()
@@ -136,46 +124,18 @@ def _kind(path: Path) -> str:
     return path.suffix.lower()[1:]
 
 
-def _image(part: trimesh.Trimesh) -> Image.Image | None:
-    """Return the image of the object's texture, if it has one and coordinates in it."""
-    if part.visual.kind != "texture" or part.visual.uv is None or len(part.visual.uv) != len(part.vertices):
-        return None
-    material = part.visual.material
-    return getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+def _mesh(one: MeshObject, textured: bool) -> Mesh:
+    """Return an object as a mesh; ``textured``: it keeps its texture coordinates, rather than colours at its vertices.
 
-
-def _from_trimesh(part: trimesh.Trimesh, matrix: NDArray[np.float64], linear: bool, textured: bool) -> Mesh:
-    """Return the mesh moved by ``matrix``, its colours in sRGB.
-
-    Args:
-        part: the object.
-        matrix: (4, 4), where it stands.
-        linear: vertex colours are linear light.
-        textured: keep texture coordinates (the image is the caller's to add), rather than look colours up.
+    Vertices in the same place become one, unless they have colours of their own.
     """
-    visual = part.visual
-    colours, uvs, merge = None, None, True
-    image = _image(part)
-    if image is not None:
-        uvs = (visual.uv * [1, -1] + [0, 1]).astype(np.float32)[part.faces]  # trimesh's v runs up
-        if not textured:
-            corners = sample(to_floats(np.asarray(image.convert("RGB"))), uvs).reshape(-1, 3)  # sRGB, in glTF too
-            colours = np.zeros((len(part.vertices), 3), np.float32)
-            colours[part.faces.ravel()] = corners
-            uvs = None
-    else:
-        raw = visual.vertex_colors if visual.kind in ("vertex", "face") else None
-        if visual.kind == "texture":  # a material without a texture
-            raw = visual.vertex_attributes.data.get("color")
-        if raw is not None:
-            colours, merge = to_floats(raw), False
-            colours = to_srgb(colours) if linear else colours
-    vertices = (part.vertices @ matrix[:3, :3].T + matrix[:3, 3]).astype(np.float32)
-    faces = part.faces
-    if np.linalg.det(matrix[:3, :3]) < 0:
-        faces, uvs = faces[:, ::-1], None if uvs is None else uvs[:, ::-1]
-    if merge and len(faces):
+    vertices, faces, colours = one.vertices.astype(np.float32), one.faces.astype(np.int32), one.colours
+    if one.uvs is not None and one.texture is not None and not textured:
+        colours = np.zeros((len(vertices), 3), np.float32)
+        colours[faces.ravel()] = sample(one.texture, one.uvs).reshape(-1, 3)
+    if one.colours is None:
         _, first, inverse = np.unique(vertices, axis=0, return_index=True, return_inverse=True)
         kept, place = np.unique(first[inverse], return_inverse=True)  # in the file's order
-        vertices, faces, colours = vertices[kept], place[faces], None if colours is None else colours[kept]
-    return Mesh(vertices, faces.astype(np.int32), colours, uvs)
+        faces = place[faces].astype(np.int32)
+        vertices, colours = vertices[kept], None if colours is None else colours[kept]
+    return Mesh(vertices, faces, colours, one.uvs if textured else None)

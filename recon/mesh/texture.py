@@ -1,7 +1,4 @@
-"""Textures: looking them up, the colours of points of a mesh, and texels that nothing was written to.
-
-Between the centres of texels colours are interpolated bilinearly; beyond its borders a texture repeats.
-"""
+"""Textures: the colours of points of a mesh, and texels that nothing was written to."""
 
 from __future__ import annotations
 
@@ -9,21 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from recon.capture.colours import sample
 from recon.mesh.mesh import Mesh
-
-
-def sample(texture: NDArray[np.float32], uvs: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return the (…, 3) colours of a (H, W, 3) texture at (…, 2) coordinates; see :class:`~recon.mesh.mesh.Mesh`."""
-    height, width = texture.shape[:2]
-    place = uvs.astype(np.float64) * (width, height) - 0.5
-    corner = np.floor(place)
-    across, down = ((place - corner)[..., i, None].astype(np.float32) for i in range(2))
-    j, i = corner.astype(np.int64)[..., 0], corner.astype(np.int64)[..., 1]
-    upper, lower = (
-        (1 - across) * texture[row % height, j % width] + across * texture[row % height, (j + 1) % width]
-        for row in (i, i + 1)
-    )
-    return (1 - down) * upper + down * lower
 
 
 def surface_colours(

@@ -88,6 +88,23 @@ def test_foreign_glb_colours(tmp_path, material):
     np.testing.assert_allclose(colours, np.broadcast_to([1, 0.5015, 0], (8, 3)), atol=1e-3)
 
 
+@pytest.mark.parametrize("coloured", [False, True])
+def test_a_colour_factor_without_an_image_colours_the_vertices(tmp_path, coloured):
+    """The factor is linear light, and multiplies colours at vertices."""
+    other = trimesh.creation.box()
+    if coloured:
+        other.visual.vertex_colors = np.full((8, 4), [128, 255, 255, 255], np.uint8)
+
+    def add(tree):
+        tree["materials"] = [{"pbrMetallicRoughness": {"baseColorFactor": [1, 55 / 255, 0, 1]}}]
+        tree["meshes"][0]["primitives"][0]["material"] = 0
+
+    (tmp_path / "a.glb").write_bytes(trimesh.exchange.gltf.export_glb(other.scene(), tree_postprocessor=add))
+    red = 0.7370 if coloured else 1  # half the light
+    expected = np.broadcast_to([red, 0.5015, 0], (8, 3))
+    np.testing.assert_allclose(read_mesh(tmp_path / "a.glb").colours, expected, atol=1e-3)
+
+
 def tile(colours) -> trimesh.Trimesh:
     """Return a quad whose lower left quarter is dark, as trimesh's users see it: v runs up."""
     quad = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], [[0, 1, 2], [0, 2, 3]], process=False)

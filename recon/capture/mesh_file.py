@@ -1,0 +1,134 @@
+"""Mesh files as trimesh reads them: objects that stand where their scene puts them, with their colours in sRGB.
+
+glTF's vertex colours and base colour factors are linear light and become sRGB; textures are sRGB in every format. A
+texture goes before colours at vertices, and these are multiplied by the factor, as glTF has it.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+from PIL import Image
+
+from recon.capture.capture import Array
+from recon.capture.colours import to_floats, to_srgb
+from recon.capture.images import MAX_MEGAPIXELS
+from recon.errors import InputError
+
+
+@dataclass(frozen=True)
+class MeshObject:
+    """One object of a mesh file; the same texture of several objects is the same array.
+
+    Attributes:
+        vertices: (V, 3) float64.
+        faces: (F, 3) int64, counter-clockwise seen from outside; none of a point cloud.
+        colours: (V, 3) float32 in [0, 1], sRGB; None where there are none, or a texture.
+        uvs: (F, 3, 2) float32 places of the faces' corners in the texture, u right, v down; only with it.
+        texture: (H, W, 3) float32 in [0, 1], sRGB, row 0 at the top.
+    """
+
+    vertices: NDArray[np.float64]
+    faces: NDArray[np.int64]
+    colours: Array | None = None
+    uvs: Array | None = None
+    texture: Array | None = None
+
+
+def read_objects(data: bytes, kind: str, path: Path) -> list[MeshObject]:
+    """Return the objects of a mesh file, in the order of their names.
+
+    Args:
+        data: the file's content, unpacked.
+        kind: its format, such as ``"obj"``.
+        path: the file, beside which materials and textures lie; no other folder is looked into.
+
+    Raises:
+        InputError: damaged (code ``"broken-file"``), or a texture of more than 100 megapixels (``"image-too-large"``).
+    """
+    try:
+        resolver = trimesh.resolvers.FilePathResolver(path)
+        scene = trimesh.load_scene(io.BytesIO(data), kind, process=False, resolver=resolver)
+        images: dict[int, Array] = {}
+        objects = []
+        for node in sorted(scene.graph.nodes_geometry):
+            matrix, name = scene.graph[node]
+            part = scene.geometry[name]
+            if isinstance(part, (trimesh.Trimesh, trimesh.PointCloud)):
+                objects.append(_object(part, matrix, kind == "glb", images, path))
+        return objects
+    except InputError:
+        raise
+    except Exception as error:  # whatever trimesh raises on a damaged file: of any type, and never meant for people
+        why = f"it cannot be read as {kind.upper()} ({type(error).__name__}: {error})"[:300]
+        hint = "The file is damaged or incomplete; export or download it again."
+        raise InputError(f"{path}: {why}.", hint, "broken-file") from error
+
+
+def _object(
+    part: trimesh.Trimesh | trimesh.PointCloud,
+    matrix: NDArray[np.float64],
+    linear: bool,
+    images: dict[int, Array],
+    path: Path,
+) -> MeshObject:
+    """Return the object moved by the (4, 4) ``matrix``; ``images`` are those read before, by their id."""
+    vertices = np.asarray(part.vertices, np.float64).reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]
+    if isinstance(part, trimesh.PointCloud):
+        raw = np.asarray(part.colors)
+        return MeshObject(vertices, np.empty((0, 3), np.int64), to_floats(raw) if len(raw) == len(vertices) else None)
+    faces = np.asarray(part.faces, np.int64).reshape(-1, 3)
+    if faces.min(initial=0) < 0 or faces.max(initial=-1) >= len(vertices):
+        raise ValueError(f"a face names vertex {faces.max()} (or a negative one) of {len(vertices)}")
+    texture, uvs, colours = None, None, None
+    image = _image(part)
+    if image is None:
+        colours = _colours(part, linear)
+    else:
+        if id(image) not in images:
+            images[id(image)] = _pixels(image, path)
+        texture = images[id(image)]
+        uvs = (np.asarray(part.visual.uv)[:, :2] * [1, -1] + [0, 1]).astype(np.float32)[faces]  # trimesh's v runs up
+    if np.linalg.det(matrix[:3, :3]) < 0:
+        faces, uvs = faces[:, ::-1], None if uvs is None else uvs[:, ::-1]
+    return MeshObject(vertices, faces, colours, uvs, texture)
+
+
+def _image(part: trimesh.Trimesh) -> Image.Image | None:
+    """Return the image of the object's texture, if it has one and coordinates in it."""
+    if part.visual.kind != "texture" or part.visual.uv is None or len(part.visual.uv) != len(part.vertices):
+        return None
+    material = part.visual.material
+    return getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+
+
+def _pixels(image: Image.Image, path: Path) -> Array:
+    megapixels = image.width * image.height / 1e6
+    if megapixels > MAX_MEGAPIXELS:
+        raise InputError(
+            f"{path} has a texture of {megapixels:.0f} megapixels, more than the {MAX_MEGAPIXELS:.0f} that are read.",
+            "Make the texture smaller: 8192 pixels on a side are plenty.",
+            "image-too-large",
+        )
+    return to_floats(np.asarray(image.convert("RGB")))
+
+
+def _colours(part: trimesh.Trimesh, linear: bool) -> Array | None:
+    """Return (V, 3) colours in sRGB of an object without a texture; ``linear``: they are linear light in the file."""
+    raw, factor = None, None
+    if part.visual.kind in ("vertex", "face"):
+        raw = part.visual.vertex_colors
+    elif part.visual.kind == "texture":  # a material without a texture
+        raw = part.visual.vertex_attributes.data.get("color")
+        factor = getattr(part.visual.material, "baseColorFactor", None)
+    if raw is None and factor is None:
+        return None
+    colours = np.ones((len(part.vertices), 3), np.float32) if raw is None else to_floats(np.asarray(raw))
+    if factor is not None:
+        colours = colours * to_floats(np.asarray(factor))
+    return to_srgb(colours) if linear else colours
