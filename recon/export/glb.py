@@ -3,7 +3,7 @@
 By hand, since what trimesh writes has colours of 8 bits and no material. glTF takes COLOR_0 for linear light and
 multiplies it with the material: 8 bits of linear light would tear dark tones into bands, so these are floats; and the
 default material is all metal, which most viewers show nearly black. A texture is sRGB there and lies inside the file
-as PNG, so that what was baked is what is shown; glTF names its coordinates as :class:`~recon.mesh.mesh.Mesh` does.
+as PNG, so that what was fitted is what is shown; glTF names its coordinates as :class:`~recon.mesh.mesh.Mesh` does.
 """
 
 from __future__ import annotations
