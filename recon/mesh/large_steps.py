@@ -78,8 +78,13 @@ class AdamUniform(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Take one step along the gradients; a tensor without one is left alone."""
+    def step(self, closure: Any = None) -> Any:
+        """Take one step along the gradients; a tensor without one is left alone.
+
+        ``closure`` as torch has it: it computes the loss anew with its gradients, and the loss is returned.
+        """
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         for group in self.param_groups:
             first_decay, second_decay = group["betas"]
             for parameter in group["params"]:
@@ -95,3 +100,4 @@ class AdamUniform(torch.optim.Optimizer):
                 largest = state["second"].max() / (1 - second_decay ** state["step"])
                 # This is the only modification of Adam.
                 parameter -= group["lr"] * first / largest.sqrt().clamp(min=1e-30)
+        return loss

@@ -35,6 +35,19 @@ def test_adam_uniform_steps_by_the_largest_second_moment():
         torch.testing.assert_close(x.detach(), torch.tensor(expected))
 
 
+def test_a_closure_computes_the_loss_anew():
+    x = torch.tensor([3.0], requires_grad=True)
+    optimizer = AdamUniform([x], lr=0.5)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = x.square().sum()
+        loss.backward()
+        return loss
+
+    assert [float(optimizer.step(closure).detach()) for _ in range(2)] == [9, 6.25]
+
+
 @pytest.mark.parametrize("large_steps", [True, False])
 def test_a_noisy_sphere_finds_its_shape_by_the_radii_of_few_vertices(large_steps):
     """Only every fourth vertex is told how far out it belongs; smooth steps take the others with them."""
