@@ -9,15 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 import xatlas
 from numpy.typing import NDArray
 
+from kernels.rasterize_mesh import rasterize_mesh
 from recon.errors import InputError
 from recon.mesh.mesh import Mesh
 
 PADDING = 4
 """Texels between charts, so that interpolation and the first mip levels do not mix them."""
-_CHUNK = 1 << 22  # pairs of triangle and texel that are tried at once
+LARGEST = 8192
+"""Texels on a side, at most: what graphics cards take, and 0.8 GB of floats."""
+_BAND = 1 << 23  # texels that are rasterized at once, so that memory does not grow with the texture
 
 
 def unwrap(mesh: Mesh, size: int) -> Mesh:
@@ -26,11 +30,12 @@ def unwrap(mesh: Mesh, size: int) -> Mesh:
     No two points of the surface share a place; every face keeps its vertices. Faces without an area lie on a point.
 
     Raises:
-        InputError: the mesh is unusable (code ``"bad-mesh"``), or the size is not 16 to 16384 (code ``"bad-texture"``).
+        InputError: the mesh is unusable (code ``"bad-mesh"``), or the size is not 16 to 8192 (code ``"bad-texture"``).
     """
     mesh.check()
-    if not 16 <= size <= 16384:
-        raise InputError(f"A texture of {size} × {size} texels cannot be made.", "Choose 16 to 16384.", "bad-texture")
+    if not 16 <= size <= LARGEST:
+        hint = f"Choose 16 to {LARGEST}."
+        raise InputError(f"A texture of {size} × {size} texels cannot be made.", hint, "bad-texture")
     packing = xatlas.PackOptions()
     packing.padding, packing.resolution, packing.bilinear = PADDING, size, True
     atlas = xatlas.Atlas()
@@ -65,31 +70,21 @@ class Texels:
 
 
 def texels(uvs: NDArray[np.float32], height: int, width: int) -> Texels:
-    """Return which face of an atlas (F, 3, 2) each texel of a texture shows; of two that cover a centre, the first."""
-    corners = uvs.astype(np.float64) * (width, height) - 0.5  # so that texel (i, j) has its centre at (j, i)
-    first = np.maximum(np.ceil(corners.min(axis=1)), 0).astype(np.int64)
-    last = np.minimum(np.floor(corners.max(axis=1)), (width - 1, height - 1)).astype(np.int64)
-    extent = np.maximum(last - first + 1, 0)
-    counts = extent.prod(axis=1)
-    edges = np.stack([corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]], axis=1)
-    area = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0]
-    counts[area == 0] = 0
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
-    for start in range(0, int(starts[-1]), _CHUNK):
-        index = np.arange(start, min(start + _CHUNK, int(starts[-1])))
-        face = np.searchsorted(starts, index, side="right") - 1
-        down, across = np.divmod(index - starts[face], extent[face, 0])
-        j, i = first[face, 0] + across, first[face, 1] + down
-        x, y = j - corners[face, 0, 0], i - corners[face, 0, 1]
-        second = (x * edges[face, 1, 1] - y * edges[face, 1, 0]) / area[face]
-        third = (y * edges[face, 0, 0] - x * edges[face, 0, 1]) / area[face]
-        weights = np.stack([1 - second - third, second, third], axis=1)
-        inside = (weights >= -1e-9).all(axis=1)
-        found.append(((i * width + j)[inside], face[inside], weights[inside]))
-    if not found:
-        none = np.zeros(0, np.int64)
-        return Texels(none, none, none, np.zeros((0, 3)))
-    place, face, weights = (np.concatenate(part) for part in zip(*found, strict=True))
-    place, one = np.unique(place, return_index=True)
-    return Texels(place // width, place % width, face[one], weights[one])
+    """Return which face of an atlas (F, 3, 2) each texel of a texture shows; of two that cover a centre, the first.
+
+    The atlas is rasterized as if it were seen from the front, u to the right and v down; centres on the edge of a chart
+    belong to it by the rasterizer's top-left rule.
+    """
+    corners = torch.from_numpy(uvs.astype(np.float64)).view(-1, 2) * torch.tensor([width, height])
+    faces = torch.arange(len(corners), dtype=torch.int32).view(-1, 3)
+    parts = []
+    band = max(1, _BAND // width)
+    for top in range(0, height, band):
+        rows = min(band, height - top)
+        places = (corners - torch.tensor([0, top])) * 2 / torch.tensor([width, rows]) - 1
+        positions = torch.cat([places, torch.tensor([0.0, 1]).expand(len(places), 2)], dim=1).float()
+        seen = rasterize_mesh(positions, faces, width, rows)[0][0]
+        row, column = (seen[..., 3] > 0).nonzero(as_tuple=True)
+        u, v, _, face = seen[row, column].double().unbind(dim=1)
+        parts.append((row + top, column, face.long() - 1, torch.stack([u, v, 1 - u - v], dim=1)))
+    return Texels(*(torch.cat(part).numpy() for part in zip(*parts, strict=True)))

@@ -7,6 +7,7 @@ import pytest
 from mesh_scenes import box, sphere
 
 from recon.errors import InputError
+from recon.mesh import atlas
 from recon.mesh.atlas import texels, unwrap
 from recon.mesh.mesh import Mesh
 from recon.mesh.repair import clean, keep_largest, orient, separate
@@ -36,19 +37,33 @@ def test_no_two_points_share_a_place(scale):
 
 
 def test_texels_by_hand():
-    """A triangle over the lower left half of 4 × 4 texels: their centres are at eighths."""
-    uvs = np.array([[[0, 0], [0, 1], [1, 1]]], np.float32)
-    found = texels(uvs, 4, 4)
+    """A triangle over the lower left half of 4 × 4 texels and a little more: their centres are at eighths."""
+    uvs = np.array([[[0, 0], [0, 1.25], [1.25, 1.25]]], np.float32) - np.float32(1 / 16)
+    found = texels(uvs + np.array([0, -1 / 32], np.float32), 4, 4)
     assert sorted(zip(found.row.tolist(), found.column.tolist(), strict=True)) == [
         (i, j) for i in range(4) for j in range(i + 1)
     ]
     one = (found.row == 2) & (found.column == 0)  # at u = 1/8, v = 5/8
-    np.testing.assert_allclose(found.weights[one], [[3 / 8, 1 / 2, 1 / 8]])
+    np.testing.assert_allclose(found.weights[one] @ uvs[0], [[1 / 8, 5 / 8 + 1 / 32]], rtol=1e-6)
+    np.testing.assert_allclose(found.weights.sum(axis=1), 1, rtol=1e-12)
     # Nothing outside of the texture, nothing without an area.
     assert len(texels(uvs + 2, 4, 4).row) == 0
     assert len(texels(uvs[:, [0, 0, 1]], 4, 4).row) == 0
     point = found.points(Mesh(np.eye(3, dtype=np.float32), np.array([[0, 1, 2]], np.int32)))
     np.testing.assert_allclose(point, found.weights)
+
+
+def test_texels_are_the_same_in_bands(monkeypatch):
+    uvs = unwrap(sphere(2), 64).uvs
+    whole = texels(uvs, 60, 40)
+    monkeypatch.setattr(atlas, "_BAND", 40 * 7)
+    banded = texels(uvs, 60, 40)
+    for name in ("row", "column", "face"):
+        np.testing.assert_array_equal(getattr(banded, name), getattr(whole, name))
+    np.testing.assert_allclose(banded.weights, whole.weights, atol=1e-5)
+    # Each weighs its face's corners to its own centre.
+    there = np.einsum("nk,nkx->nx", banded.weights, uvs[banded.face].astype(float)) * (40, 60)
+    np.testing.assert_allclose(there, np.stack([banded.column, banded.row], axis=1) + 0.5, atol=1e-3)
 
 
 def test_looking_up_a_texture_by_hand():
@@ -104,8 +119,9 @@ def test_transfer_keeps_detail_that_vertices_cannot():
 
 
 def test_impossible_wishes():
-    for size in (8, 1 << 15):
-        with pytest.raises(InputError, match="cannot be made"):
+    for size in (15, 8193):
+        with pytest.raises(InputError, match="cannot be made") as caught:
             unwrap(box(), size)
+        assert caught.value.hint == "Choose 16 to 8192."
     with pytest.raises(InputError, match="no colours"):
         transfer(box(), box(), 64)
