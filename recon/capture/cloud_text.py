@@ -2,38 +2,57 @@
 
     x y z [intensity] [nx ny nz] [r g b]      normals and colours in either order
 
-The first line may be the number of points (.pts). Lines that begin with # or // are comments, as is a line of column
-names at the top. Three columns are normals where they are of length 1 (or 0) throughout, colours where they lie within
-[0, 255].
+The first line may be the number of points (.pts). Lines that begin with # or // are comments. A line of column names
+above the points, as a comment or plain, says where x y z, nx ny nz (also normal_x …) and r g b (also red …) are, in any
+order; other columns are passed over. Without names three columns are normals where they are of length 1 (or 0)
+throughout, colours where they lie within [0, 255].
 """
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recon.capture.capture import Points
-from recon.capture.cloud import broken_cloud, check_count, grey_points, unit_colours
+from recon.capture.cloud import MOST_POINTS, broken_cloud, check_count, grey_points, unit_colours
 from recon.errors import InputError
 
 _LAYOUTS = {3: (), 4: (), 6: (3,), 7: (4,), 9: (3, 6), 10: (4, 7)}
 """Where the triples after the position begin, by the number of columns."""
+_NORMALS = (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z"), ("normalx", "normaly", "normalz"))
+_COLOURS = (("r", "g", "b"), ("red", "green", "blue"))
+_HINT = "Write x y z, then if you have them the intensity, the normal, the colour."
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """The points' (number, line), the columns' names, empty if none are given, and the count, None likewise."""
+
+    points: list[tuple[int, str]]
+    names: list[str]
+    count: int | None
 
 
 def read_text(data: bytes, name: str) -> Points:
     """Read a text cloud.
 
     Raises:
-        InputError: not text, a line that is not made of numbers, or a number of columns that says nothing.
+        InputError: not text, a line that is not made of numbers, a number of columns that says nothing, fewer points
+            than are announced, or too many.
     """
     if b"\0" in data[:4096]:
         raise broken_cloud(name, "it is not text", "Give it the suffix of its format: .ply, .pcd or .npz.")
-    lines = _lines(data.translate(bytes.maketrans(b",;\t", b"   ")).decode("utf-8", "replace"))
+    check_count(max(data.count(b"\n"), data.count(b"\r")), name)
+    found = _lines(data.translate(bytes.maketrans(b",;\t", b"   ")).decode("utf-8-sig", "replace"))
+    lines = found.points
+    if found.count is not None:
+        check_count(found.count, name)
+        if found.count > len(lines):
+            raise broken_cloud(name, f"it ends early: {found.count:,} points are announced, {len(lines):,} are there")
     if not lines:
         return grey_points(np.empty((0, 3)))
-    check_count(len(lines), name)
     columns = len(lines[0][1].split())
     if not _is_number(lines[0][1].split()[0]):
         raise InputError(
@@ -41,30 +60,43 @@ def read_text(data: bytes, name: str) -> Points:
             "A cloud has a point a line: x y z, then if you have them the intensity, the normal, the colour.",
             "unknown-input",
         )
-    if columns not in _LAYOUTS:
-        raise broken_cloud(
-            name,
-            f"line {lines[0][0]} has {columns} numbers, and a point has 3, 4, 6, 7, 9 or 10",
-            "Write x y z, then if you have them the intensity, the normal, the colour.",
-        )
+    if found.names and len(found.names) != columns:
+        why = f"line {lines[0][0]} has {columns} numbers, and {len(found.names)} columns have names"
+        raise broken_cloud(name, why, "Give each column a name, or leave the names out.")
+    if not found.names and columns not in _LAYOUTS:
+        why = f"line {lines[0][0]} has {columns} numbers, and a point has 3, 4, 6, 7, 9 or 10"
+        raise broken_cloud(name, why, _HINT)
     try:
         values = np.array(" ".join(line for _, line in lines).split(), np.float64)
     except ValueError:
         values = np.empty(0)
     if values.size != columns * len(lines) or any(len(line.split()) != columns for _, line in lines):
         raise _bad_line(lines, columns, name)
-    return _points(values.reshape(-1, columns))
+    table = values.reshape(-1, columns)
+    return _by_names(table, found.names) if found.names else _by_place(table)
 
 
-def _lines(text: str) -> list[tuple[int, str]]:
-    """Return (number, line) of the points' lines."""
-    lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), start=1)]
-    lines = [(i, line) for i, line in lines if line and not line.startswith(("#", "//"))]
-    if lines and re.fullmatch(r"\d+", lines[0][1]):  # the count
-        return lines[1:]
-    if lines and {"x", "y", "z"} <= set(lines[0][1].lower().replace('"', "").split()):  # the columns' names
-        return lines[1:]
-    return lines
+def _lines(text: str) -> _Lines:
+    points: list[tuple[int, str]] = []
+    names: list[str] = []
+    said_aside = False
+    count = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        line = line.strip()
+        comment = line.startswith(("#", "//"))
+        if not points:
+            words = line.lower().replace('"', "").lstrip("#/ ").split()
+            if {"x", "y", "z"} <= set(words):
+                names, said_aside = words, comment
+                continue
+            if count is None and line.isdecimal():
+                count = int(line) if len(line) < 20 else MOST_POINTS + 1
+                continue
+        if line and not comment:
+            points.append((number, line))
+    if said_aside and points and len(names) != len(points[0][1].split()):
+        names = []  # a comment that speaks of x, y and z
+    return _Lines(points, names, count)
 
 
 def _is_number(word: str) -> bool:
@@ -88,7 +120,17 @@ def _bad_line(lines: list[tuple[int, str]], columns: int, name: str) -> Exceptio
     return broken_cloud(name, "its lines are not made of numbers")
 
 
-def _points(values: NDArray[np.float64]) -> Points:
+def _by_names(values: NDArray[np.float64], names: list[str]) -> Points:
+    def columns(*choices: tuple[str, ...]) -> NDArray[np.float64] | None:
+        chosen = next((choice for choice in choices if set(choice) <= set(names)), None)
+        return None if chosen is None else values[:, [names.index(one) for one in chosen]]
+
+    xyz, rgb = columns(("x", "y", "z")), columns(*_COLOURS)
+    assert xyz is not None
+    return grey_points(xyz, None if rgb is None else unit_colours(rgb), columns(*_NORMALS))
+
+
+def _by_place(values: NDArray[np.float64]) -> Points:
     rgb = normals = None
     for start in _LAYOUTS[values.shape[1]]:
         triple = values[:, start : start + 3]

@@ -24,6 +24,8 @@ XYZ = GENERATOR.normal(size=(60, 3)).astype(np.float32).astype(np.float64)
 NORMALS = (XYZ / np.linalg.norm(XYZ, axis=1, keepdims=True)).astype(np.float32)
 RGB = GENERATOR.integers(0, 256, (60, 3)).astype(np.uint8)
 
+TURNED = np.column_stack([np.arange(60), RGB[:, ::-1], XYZ[:, ::-1], NORMALS[:, ::-1]])
+
 
 def read(path: Path) -> Capture:
     return load(path, Events(), path.parent / "work")
@@ -94,6 +96,9 @@ def npz(path: Path, **arrays: np.ndarray) -> bytes:
         ("a.txt", text(np.column_stack([XYZ, RGB, NORMALS]), "# a comment\n")),
         ("a.pts", text(np.column_stack([XYZ, np.ones(60), RGB, NORMALS]), "60\n")),
         ("a.csv", text(np.column_stack([XYZ, NORMALS, RGB]), "x,y,z,nx,ny,nz,r,g,b\n", ",")),
+        ("a.csv", "\ufeff".encode() + text(TURNED, '"t","b","g","r","z","y","x","nz","ny","nx"\n', ",")),
+        ("a.xyz", text(TURNED, "//T Blue Green Red Z Y X Normal_Z Normal_Y Normal_X\n60\n")),
+        ("a.xyz", text(np.column_stack([XYZ, NORMALS, RGB]), "# x y z then more\n")),
     ],
 )
 def test_every_format_brings_the_same_points(tmp_path: Path, name: str, content: bytes) -> None:
@@ -158,6 +163,10 @@ def test_a_mesh_is_sampled_on_its_surface(tmp_path: Path) -> None:
         ("a.xyz", b"1 2 3\n4 five 6\n", "broken-file", "line 2 is not made of numbers"),
         ("a.txt", b"notes of today\n1 2 3\n", "unknown-input", "no point cloud: line 1"),
         ("a.xyz", b"1 2\n", "broken-file", "line 1 has 2 numbers"),
+        ("a.pts", text(XYZ, "61\n"), "broken-file", "61 points are announced, 60 are there"),
+        ("a.pts", text(XYZ, "99999999999\n"), "too-large", "99,999,999,999 points"),
+        ("a.pts", text(XYZ, "9" * 5000 + "\n"), "too-large", "announces"),
+        ("a.csv", b"x,y,z,r\n1,2,3\n", "broken-file", "has 3 numbers, and 4 columns have names"),
         ("a.xyz", b"\0\1\2", "broken-file", "not text"),
         ("a.xyz", b"", "no-points", "no point"),
         ("a.pts", b"0\n", "no-points", "no point"),
