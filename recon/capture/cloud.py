@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.capture.capture import Array, Capture, Points
-from recon.capture.files import CAMERA_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, walk
+from recon.capture.files import CAMERA_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, broken, walk
 from recon.errors import InputError
 from recon.events import Events
 
@@ -86,13 +86,6 @@ def load_cloud(path: Path, events: Events) -> Capture:
     return Capture(root=path.parent, kind="surface" if surface else "cloud", views=(), points=points)
 
 
-def broken_cloud(name: str, why: str, hint: str = "") -> InputError:
-    """Return the error for a file whose content is not what its format asks for (code ``"broken-file"``)."""
-    return InputError(
-        f"{name}: {why}.", hint or "The file is damaged or incomplete; export or download it again.", "broken-file"
-    )
-
-
 def check_count(count: int, name: str) -> None:
     """Refuse more points than are read, before memory is given to them."""
     if count > MOST_POINTS:
@@ -141,7 +134,7 @@ def _bytes(path: Path) -> bytes:
         with gzip.open(path) as file:
             data = file.read(MOST_BYTES + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise broken_cloud(str(path), f"it cannot be unpacked ({error})") from error
+        raise broken(str(path), f"it cannot be unpacked ({error})") from error
     if len(data) > MOST_BYTES:
         raise too_large(str(path), f"unfolds to more than {MOST_BYTES >> 30} GiB")
     return data

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.capture.capture import Points
-from recon.capture.cloud import broken_cloud, check_count, grey_points
+from recon.capture.cloud import check_count, grey_points
+from recon.capture.files import broken
 
 _KINDS = {"F": "f", "U": "u", "I": "i"}
 
@@ -41,7 +42,7 @@ def read_pcd(data: bytes, name: str) -> Points:
     elif kind == "binary_compressed":
         table = _compressed(body, dtype, count, name)
     else:
-        raise broken_cloud(name, f"its data is {kind!r}, not ascii, binary or binary_compressed")
+        raise broken(name, f"its data is {kind!r}, not ascii, binary or binary_compressed")
 
     def columns(*names: str) -> NDArray[np.float64] | None:
         there = all(n in (dtype.names or ()) for n in names)
@@ -49,7 +50,7 @@ def read_pcd(data: bytes, name: str) -> Points:
 
     xyz = columns("x", "y", "z")
     if xyz is None:
-        raise broken_cloud(name, "it lacks a field x, y or z")
+        raise broken(name, "it lacks a field x, y or z")
     return grey_points(xyz, _colours(table), columns("normal_x", "normal_y", "normal_z"))
 
 
@@ -60,7 +61,7 @@ def _header(data: bytes, name: str) -> tuple[dict[str, list[str]], int]:
     while "DATA" not in header:
         end = data.find(b"\n", start, start + 100_000)
         if end < 0 or start > 1 << 20:
-            raise broken_cloud(name, "the PCD header does not end with a line DATA")
+            raise broken(name, "the PCD header does not end with a line DATA")
         words = data[start:end].decode("ascii", "replace").split()
         start = end + 1
         if words and not words[0].startswith("#"):
@@ -83,7 +84,7 @@ def _layout(header: dict[str, list[str]], name: str) -> tuple[np.dtype[np.void],
         ]
         return np.dtype(parts), count
     except (KeyError, ValueError, TypeError, IndexError) as error:
-        raise broken_cloud(name, f"the PCD header is not whole ({type(error).__name__}: {error})") from error
+        raise broken(name, f"the PCD header is not whole ({type(error).__name__}: {error})") from error
 
 
 def _ascii(body: bytes, dtype: np.dtype[np.void], count: int, name: str) -> NDArray[np.void]:
@@ -95,7 +96,7 @@ def _ascii(body: bytes, dtype: np.dtype[np.void], count: int, name: str) -> NDAr
     try:
         rows = np.loadtxt(io.BytesIO(body), np.float64, comments="#", max_rows=count, ndmin=2)
     except ValueError as error:
-        raise broken_cloud(name, f"a line is not made of numbers ({str(error).splitlines()[0]})") from error
+        raise broken(name, f"a line is not made of numbers ({str(error).splitlines()[0]})") from error
     if rows.shape != (count, width):
         raise _short(name, count)
     at = 0
@@ -144,9 +145,9 @@ def _unpack(data: bytes, size: int, name: str) -> bytearray:
             piece = out[start : start + length]
             out += (piece * (length // len(piece) + 1))[:length]  # what is copied may overlap what it makes
     except IndexError:
-        raise broken_cloud(name, "its compressed points are damaged") from None
+        raise broken(name, "its compressed points are damaged") from None
     if len(out) != size:
-        raise broken_cloud(name, "its compressed points are damaged")
+        raise broken(name, "its compressed points are damaged")
     return out
 
 
@@ -160,4 +161,4 @@ def _colours(table: NDArray[np.void]) -> NDArray[np.float64] | None:
 
 
 def _short(name: str, count: int) -> Exception:
-    return broken_cloud(name, f"it ends early, or its lines do not have its fields: {count:,} points are announced")
+    return broken(name, f"it ends early, or its lines do not have its fields: {count:,} points are announced")

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.capture.capture import Points
-from recon.capture.cloud import MOST_POINTS, broken_cloud, check_count, grey_points, unit_colours
+from recon.capture.cloud import MOST_POINTS, check_count, grey_points, unit_colours
+from recon.capture.files import broken
 from recon.errors import InputError
 
 _LAYOUTS = {3: (), 4: (), 6: (3,), 7: (4,), 9: (3, 6), 10: (4, 7)}
@@ -43,14 +44,14 @@ def read_text(data: bytes, name: str) -> Points:
             than are announced, or too many.
     """
     if b"\0" in data[:4096]:
-        raise broken_cloud(name, "it is not text", "Give it the suffix of its format: .ply, .pcd or .npz.")
+        raise broken(name, "it is not text", "Give it the suffix of its format: .ply, .pcd or .npz.")
     check_count(max(data.count(b"\n"), data.count(b"\r")), name)
     found = _lines(data.translate(bytes.maketrans(b",;\t", b"   ")).decode("utf-8-sig", "replace"))
     lines = found.points
     if found.count is not None:
         check_count(found.count, name)
         if found.count > len(lines):
-            raise broken_cloud(name, f"it ends early: {found.count:,} points are announced, {len(lines):,} are there")
+            raise broken(name, f"it ends early: {found.count:,} points are announced, {len(lines):,} are there")
     if not lines:
         return grey_points(np.empty((0, 3)))
     columns = len(lines[0][1].split())
@@ -62,10 +63,10 @@ def read_text(data: bytes, name: str) -> Points:
         )
     if found.names and len(found.names) != columns:
         why = f"line {lines[0][0]} has {columns} numbers, and {len(found.names)} columns have names"
-        raise broken_cloud(name, why, "Give each column a name, or leave the names out.")
+        raise broken(name, why, "Give each column a name, or leave the names out.")
     if not found.names and columns not in _LAYOUTS:
         why = f"line {lines[0][0]} has {columns} numbers, and a point has 3, 4, 6, 7, 9 or 10"
-        raise broken_cloud(name, why, _HINT)
+        raise broken(name, why, _HINT)
     try:
         values = np.array(" ".join(line for _, line in lines).split(), np.float64)
     except ValueError:
@@ -112,12 +113,12 @@ def _bad_line(lines: list[tuple[int, str]], columns: int, name: str) -> Exceptio
     for number, line in lines:
         words = line.split()
         if len(words) != columns:
-            return broken_cloud(name, f"line {number} has {len(words)} numbers and the first point has {columns}")
+            return broken(name, f"line {number} has {len(words)} numbers and the first point has {columns}")
         try:
             np.array(words, np.float64)
         except ValueError:
-            return broken_cloud(name, f"line {number} is not made of numbers: {line[:60]!r}")
-    return broken_cloud(name, "its lines are not made of numbers")
+            return broken(name, f"line {number} is not made of numbers: {line[:60]!r}")
+    return broken(name, "its lines are not made of numbers")
 
 
 def _by_names(values: NDArray[np.float64], names: list[str]) -> Points:

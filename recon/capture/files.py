@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
+from recon.errors import InputError
 from recon.events import Events
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".avif"})
@@ -115,3 +116,10 @@ def suffixes_of(paths: Iterable[Path]) -> str:
     """Return "12 .txt, 3 .pdf", most frequent first, for a message about what a folder holds instead."""
     counts = Counter(path.suffix.lower() or "without a suffix" for path in paths)
     return ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(4))
+
+
+def broken(
+    path: Path | str, why: str, hint: str = "The file is damaged or incomplete; export or download it again."
+) -> InputError:
+    """Return the error for a file whose contents are not what its format asks for (code ``"broken-file"``)."""
+    return InputError(f"{path}: {why}.", hint, "broken-file")

@@ -17,6 +17,7 @@ from PIL import Image
 
 from recon.capture.capture import Array
 from recon.capture.colours import to_floats, to_srgb
+from recon.capture.files import broken
 from recon.capture.images import MAX_MEGAPIXELS
 from recon.errors import InputError
 
@@ -66,8 +67,7 @@ def read_objects(data: bytes, kind: str, path: Path) -> list[MeshObject]:
         raise
     except Exception as error:  # whatever trimesh raises on a damaged file: of any type, and never meant for people
         why = f"it cannot be read as {kind.upper()} ({type(error).__name__}: {error})"[:300]
-        hint = "The file is damaged or incomplete; export or download it again."
-        raise InputError(f"{path}: {why}.", hint, "broken-file") from error
+        raise broken(path, why) from error
 
 
 def _object(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 
 from recon.capture.capture import Points
+from recon.capture.cloud_ply import read_ply_cloud
+from recon.errors import InputError
 
 
 def read_ply(path: Path) -> Points | None:
@@ -18,17 +20,17 @@ def read_ply(path: Path) -> Points | None:
     error.
     """
     try:
-        loaded = trimesh.load(path, file_type="ply", process=False)
-        xyz = np.asarray(loaded.vertices, np.float64).reshape(-1, 3)
-        colours = loaded.colors if isinstance(loaded, trimesh.PointCloud) else loaded.visual.vertex_colors
-    except Exception:  # trimesh raises whatever a damaged file makes it trip over
+        points = read_ply_cloud(path.read_bytes(), str(path))
+    except (InputError, OSError):
         return None
-    return make_points(xyz, np.asarray(colours, np.uint8).reshape(-1, 4)[:, :3] if colours is not None else None)
+    return _finite(replace(points, normals=None))
 
 
-def make_points(xyz: NDArray[np.float64], rgb: NDArray[np.uint8] | None) -> Points | None:
-    """Return the finite ones of (P, 3) ``xyz`` with their (P, 3) 8-bit colours (grey where missing), None if none."""
-    if rgb is None or len(rgb) != len(xyz):
-        rgb = np.full((len(xyz), 3), 128, np.uint8)
-    finite = np.isfinite(xyz).all(axis=1)
-    return Points(xyz[finite], np.divide(rgb[finite], 255, dtype=np.float32)) if finite.any() else None
+def make_points(xyz: NDArray[np.float64], rgb: NDArray[np.uint8]) -> Points | None:
+    """Return the finite ones of (P, 3) ``xyz`` with their (P, 3) 8-bit colours, None if none."""
+    return _finite(Points(xyz, np.divide(rgb, 255, dtype=np.float32)))
+
+
+def _finite(points: Points) -> Points | None:
+    kept = np.isfinite(points.xyz).all(axis=1)
+    return replace(points, xyz=points.xyz[kept], rgb=points.rgb[kept]) if kept.any() else None

@@ -42,10 +42,3 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise InputError(
             f"{path} cannot be read: {error.strerror or error}.", "Check the path and its permissions.", "cannot-read"
         ) from error
-
-
-def broken(
-    path: Path, why: str, hint: str = "The file is damaged or incomplete; export or download it again."
-) -> InputError:
-    """Return the error for a file whose contents are not what its format asks for (code ``"broken-file"``)."""
-    return InputError(f"{path}: {why}.", hint, "broken-file")

@@ -16,11 +16,12 @@ import trimesh
 
 from recon.capture.archive import extract_zip
 from recon.capture.colours import sample
+from recon.capture.files import broken
 from recon.capture.mesh_file import MeshObject, read_objects
 from recon.errors import InputError
 from recon.events import Events
 from recon.export.colours import to_bytes
-from recon.export.files import broken, opened, replacing
+from recon.export.files import opened, replacing
 from recon.export.glb import glb
 from recon.export.obj import textured_obj, zipped
 from recon.export.threemf import threemf

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from recon.capture.files import broken
 from recon.export.checks import check_splats
-from recon.export.files import broken, opened, replacing
+from recon.export.files import opened, replacing
 from recon.splats.model import SH_C0, Splats
 
 _RECORD = np.dtype([("xyz", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rot", "u1", 4)])

@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recon.capture.files import broken
 from recon.errors import InputError
 from recon.export.checks import check_splats
-from recon.export.files import broken, opened, replacing
+from recon.export.files import opened, replacing
 from recon.export.splat import unquantised_logits
 from recon.splats.model import Splats
 from recon.splats.transform import transform
