@@ -20,6 +20,7 @@ from recon.capture.cloud import check_count, grey_points
 from recon.capture.files import broken
 
 _KINDS = {"F": "f", "U": "u", "I": "i"}
+_MOST_DIGITS = 18  # of a count: 64 bits hold as many
 
 
 def read_pcd(data: bytes, name: str) -> Points:
@@ -45,12 +46,12 @@ def read_pcd(data: bytes, name: str) -> Points:
         raise broken(name, f"its data is {kind!r}, not ascii, binary or binary_compressed")
 
     def columns(*names: str) -> NDArray[np.float64] | None:
-        there = all(n in (dtype.names or ()) for n in names)
+        there = all(n in (dtype.names or ()) and not dtype[n].shape for n in names)
         return np.stack([np.asarray(table[n], np.float64) for n in names], axis=1) if there else None
 
     xyz = columns("x", "y", "z")
     if xyz is None:
-        raise broken(name, "it lacks a field x, y or z")
+        raise broken(name, "it lacks a field x, y or z of one number each")
     return grey_points(xyz, _colours(table), columns("normal_x", "normal_y", "normal_z"))
 
 
@@ -73,13 +74,14 @@ def _layout(header: dict[str, list[str]], name: str) -> tuple[np.dtype[np.void],
     """Return the type of a point and how many there are."""
     try:
         fields, sizes, kinds = header["FIELDS"], header["SIZE"], header["TYPE"]
-        counts = [int(c) for c in header.get("COUNT", ["1"] * len(fields))]
-        count = int(header["POINTS"][0]) if "POINTS" in header else int(header["WIDTH"][0]) * int(header["HEIGHT"][0])
+        counts = [_whole(c) for c in header.get("COUNT", ["1"] * len(fields))]
+        if "POINTS" in header:
+            count = _whole(header["POINTS"][0])
+        else:
+            count = _whole(header["WIDTH"][0]) * _whole(header["HEIGHT"][0])
         # Padding fields are all called "_".
         parts = [
-            (f if f != "_" else f"_{i}", f"<{_KINDS[k.upper()]}{int(s)}", (c,))
-            if c != 1
-            else (f, f"<{_KINDS[k]}{int(s)}")
+            (f if f != "_" else f"_{i}", f"<{_KINDS[k.upper()]}{_whole(s)}", () if c == 1 else (c,))
             for i, (f, s, k, c) in enumerate(zip(fields, sizes, kinds, counts, strict=True))
         ]
         return np.dtype(parts), count
@@ -87,9 +89,17 @@ def _layout(header: dict[str, list[str]], name: str) -> tuple[np.dtype[np.void],
         raise broken(name, f"the PCD header is not whole ({type(error).__name__}: {error})") from error
 
 
+def _whole(word: str) -> int:
+    if not word.isdecimal() or len(word) > _MOST_DIGITS:
+        raise ValueError(f"{word[:20]!r} is no count")
+    return int(word)
+
+
 def _ascii(body: bytes, dtype: np.dtype[np.void], count: int, name: str) -> NDArray[np.void]:
     names = dtype.names or ()
     width = sum(int(np.prod(dtype[n].shape)) for n in names)
+    if len(body) < 2 * width * count - 1:  # a number takes two bytes, with the blank that parts it from the next
+        raise _short(name, count)
     table = np.empty(count, dtype)
     if count == 0:
         return table
@@ -153,7 +163,7 @@ def _unpack(data: bytes, size: int, name: str) -> bytearray:
 
 def _colours(table: NDArray[np.void]) -> NDArray[np.float64] | None:
     for n in ("rgb", "rgba"):
-        if n in (table.dtype.names or ()):
+        if n in (table.dtype.names or ()) and table[n].ndim == 1:
             field = np.ascontiguousarray(table[n])
             packed = field.astype(np.float32).view(np.uint32) if field.dtype.kind == "f" else field.astype(np.uint32)
             return np.stack([packed >> shift & 255 for shift in (16, 8, 0)], axis=1) / 255

@@ -19,6 +19,7 @@ from recon.capture.capture import Array
 from recon.capture.colours import to_floats, to_srgb
 from recon.capture.files import broken
 from recon.capture.images import MAX_MEGAPIXELS
+from recon.capture.ply import read_ply_header
 from recon.errors import InputError
 
 
@@ -52,6 +53,10 @@ def read_objects(data: bytes, kind: str, path: Path) -> list[MeshObject]:
     Raises:
         InputError: damaged (code ``"broken-file"``), or a texture of more than 100 megapixels (``"image-too-large"``).
     """
+    if kind == "obj":  # text of whatever encoding: what matters of it is ASCII
+        data = data.decode("utf-8", "replace").encode()
+    if kind == "ply":  # of vertices or faces that are missing trimesh does not always tell
+        read_ply_header(io.BytesIO(data), path)
     try:
         resolver = trimesh.resolvers.FilePathResolver(path)
         scene = trimesh.load_scene(io.BytesIO(data), kind, process=False, resolver=resolver)

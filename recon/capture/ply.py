@@ -63,7 +63,8 @@ def read_ply_header(file: BinaryIO, path: Path | str) -> PlyHeader:
     """Read the header, after which ``file`` stands at the first row; ``path`` is for messages.
 
     Raises:
-        InputError: no PLY, or a line that no PLY header has (code ``"broken-file"``).
+        InputError: no PLY, a line that no PLY header has, or fewer bytes than the elements take at least (code
+            ``"broken-file"``).
     """
     if file.read(4).strip() != b"ply":
         raise broken(path, "it does not begin as a PLY file")
@@ -83,12 +84,27 @@ def read_ply_header(file: BinaryIO, path: Path | str) -> PlyHeader:
             case ["property", kind, name] if elements and kind in _TYPES:
                 elements[-1].properties.append((_TYPES[kind], name))
             case ["end_header"] if layout:
+                _check_size(file, elements, layout == "ascii", path)
                 return _find_vertices(elements, layout)
             case [] | ["comment" | "obj_info", *_]:
                 pass
             case _:
                 raise broken(path, f"the PLY header has the line {' '.join(words)[:60]!r}")
     raise broken(path, "the PLY header does not end")
+
+
+def _check_size(file: BinaryIO, elements: list[PlyElement], ascii: bool, path: Path | str) -> None:
+    start = file.tell()
+    available = file.seek(0, os.SEEK_END) - start
+    file.seek(start)
+    # In ascii a number takes two bytes at least, with the blank or break that parts it from the next, but the last. Of
+    # a list there is its length, at least.
+    least = 0
+    for element in elements:
+        least += element.count * sum(2 if ascii else int(kind[1:] or 1) for kind, _ in element.properties)
+    if available < least - ascii:
+        announced = " and ".join(f"{element.count:,} of {element.name}" for element in elements)
+        raise broken(path, f"it ends early: {announced} are announced, {available:,} bytes follow the header")
 
 
 def _find_vertices(elements: list[PlyElement], layout: str) -> PlyHeader:
@@ -115,18 +131,11 @@ def read_ply_vertices(file: BinaryIO, header: PlyHeader, path: Path | str) -> ND
     if dtype is None:
         raise broken(path, "the PLY file has no readable element 'vertex'")
     width = len(header.properties)
-    start = file.tell()
-    available = file.seek(0, os.SEEK_END) - start
-    # In ascii a number takes two bytes at least, with the blank or break that parts it from the next, a line one.
-    size = header.skip + count * (2 * width if header.ascii else dtype.itemsize)
-    if available < size - header.ascii:
-        raise broken(path, f"it ends early: {count:,} vertices are announced, {available:,} bytes follow the header")
     if not header.ascii:
-        file.seek(start + header.skip)
+        file.seek(header.skip, os.SEEK_CUR)
         return np.frombuffer(file.read(count * dtype.itemsize), dtype)
     if count == 0:
         return np.empty(0, dtype)
-    file.seek(start)
     try:
         rows = np.loadtxt(file, np.float64, comments=None, skiprows=header.skip, max_rows=count, ndmin=2)
     except ValueError as error:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import struct
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from recon.capture import cloud
 from recon.capture.capture import Capture, Points
 from recon.capture.inspect import inspect
 from recon.capture.load import load
@@ -24,6 +28,7 @@ XYZ = GENERATOR.normal(size=(60, 3)).astype(np.float32).astype(np.float64)
 NORMALS = (XYZ / np.linalg.norm(XYZ, axis=1, keepdims=True)).astype(np.float32)
 RGB = GENERATOR.integers(0, 256, (60, 3)).astype(np.uint8)
 
+EARLY = ("broken-file", "ends early")
 TURNED = np.column_stack([np.arange(60), RGB[:, ::-1], XYZ[:, ::-1], NORMALS[:, ::-1]])
 
 
@@ -152,7 +157,7 @@ def test_a_mesh_is_sampled_on_its_surface(tmp_path: Path) -> None:
         ("a.ply", b"png", "broken-file", "does not begin as a PLY"),
         ("a.ply", ply()[:-9], "broken-file", "ends early"),
         ("a.ply", ply("ascii")[:-200], "broken-file", "not made of numbers|60 points"),
-        ("a.ply", ply(count=3_000_000_000), "too-large", "3,000,000,000 points"),
+        ("a.ply", ply(count=3_000_000_000), "broken-file", "3,000,000,000 of vertex"),
         ("a.ply", ply().replace(b"float z", b"float q"), "broken-file", "lack x, y or z"),
         ("a.pcd", pcd("binary")[:-9], "broken-file", "ends early"),
         ("a.pcd", pcd("binary_compressed")[:-9], "broken-file", "ends early"),
@@ -183,10 +188,112 @@ def test_damage_is_named(tmp_path: Path, name: str, content: bytes, code: str, w
     assert caught.value.hint.endswith(".")
 
 
+def npy(shape: str, descr: str = "<f8") -> bytes:
+    """Return a .npz of one array, of which there is nothing but the header."""
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("points.npy", b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header)
+    return packed.getvalue()
+
+
+def mesh_ply(vertices: int, faces: int = 1, layout: str = "ascii") -> bytes:
+    head = (
+        f"ply\nformat {layout} 1.0\nelement vertex {vertices}\nproperty float x\nproperty float y\nproperty float z\n"
+    )
+    head += f"element face {faces}\nproperty list uchar int vertex_indices\nend_header\n"
+    return head.encode() + b"0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n"
+
+
+def changed(content: bytes, old: bytes, new: bytes) -> bytes:
+    assert old in content
+    return content.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "words"),
+    [
+        ("a.ply", ply(count=-5), "broken-file", "has the line 'element vertex -5'"),
+        ("a.ply", ply(count=40_000_000), "broken-file", "ends early"),
+        ("a.ply", ply("ascii", 40_000_000), "broken-file", "ends early"),
+        ("a.ply", changed(ply(), b"vertex 60", b"vertex " + b"9" * 5000), "broken-file", "PLY header"),
+        ("a.ply", changed(ply(), b"element vertex", b"element x 999999999\nproperty int i\nelement vertex"), *EARLY),
+        ("a.ply", changed(ply(), b"property float x\n", b""), "broken-file", "lack x, y or z"),
+        (
+            "a.ply",
+            changed(ply(), b"property float x", b"property list uchar int x"),
+            "broken-file",
+            "no readable element",
+        ),
+        ("a.ply", mesh_ply(40_000_000), *EARLY),
+        ("a.ply", mesh_ply(3, 2_000_000_000), *EARLY),
+        ("a.ply", mesh_ply(40_000_000, 2_000_000_000, "binary_little_endian"), *EARLY),
+        ("a.pcd", changed(pcd("binary"), b"POINTS 60", b"POINTS -1"), "broken-file", "'-1' is no count"),
+        ("a.pcd", changed(pcd("binary"), b"POINTS 60", b"POINTS " + b"9" * 5000), "broken-file", "is no count"),
+        (
+            "a.pcd",
+            changed(pcd("binary"), b"POINTS 60\n", b"").replace(b"WIDTH 60", b"WIDTH -6"),
+            "broken-file",
+            "no count",
+        ),
+        ("a.pcd", changed(pcd("binary"), b"SIZE 4", b"SIZE 999999999"), "broken-file", "header is not whole"),
+        ("a.pcd", changed(pcd("binary"), b"COUNT 1", b"COUNT -1"), "broken-file", "header is not whole"),
+        ("a.pcd", changed(pcd("binary"), b"COUNT 1", b"COUNT 9"), *EARLY),
+        ("a.pcd", changed(pcd("binary"), b"SIZE 4 ", b"SIZE "), "broken-file", "header is not whole"),
+        ("a.pcd", changed(pcd("binary"), b"FIELDS x", b"FIELDS q"), "broken-file", "lacks a field x"),
+        ("a.pcd", changed(pcd("binary"), b"TYPE F", b"TYPE Q"), "broken-file", "header is not whole"),
+        ("a.pcd", pcd("binary", 40_000_000), *EARLY),
+        ("a.pcd", pcd("ascii", 40_000_000), *EARLY),
+        ("a.pcd", pcd("binary_compressed", 40_000_000), *EARLY),
+        ("a.npz", npy("(40000000, 3)"), *EARLY),
+        ("a.npz", npy("(4000000000, 3)"), "too-large", "4,000,000,000 points"),
+        ("a.npz", npy("(-5, 3)"), "broken-file", "not numbers of shape"),
+        ("a.npz", npy("(5, 4000000000)"), "broken-file", "not numbers of shape"),
+        ("a.npz", npy("()"), "broken-file", "not numbers of shape"),
+        ("a.npz", npy("(5, 3)", "|O"), "broken-file", "object of shape"),
+        ("a.npz", npy("nothing"), "broken-file", "cannot be read as arrays"),
+        ("a.stl", bytes(80) + struct.pack("<I", 4_000_000_000) + bytes(50), "broken-file", "cannot be read as STL"),
+    ],
+)
+def test_what_a_header_claims_costs_nothing(tmp_path: Path, name: str, content: bytes, code: str, words: str) -> None:
+    read_once = tmp_path / "first.ply"  # what is imported on the way costs something
+    read_once.write_bytes(mesh_ply(3))
+    read(read_once)
+    (tmp_path / name).write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=words) as caught:
+            read(tmp_path / name)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+    assert caught.value.code == code
+    assert name in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.ply", ply()), ("a.pcd", pcd("binary")), ("a.xyz", text(XYZ)), ("a.npz", None)]
+)
+def test_more_points_than_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes | None
+) -> None:
+    (tmp_path / name).write_bytes(content or npz(tmp_path, points=XYZ))
+    monkeypatch.setattr(cloud, "MOST_POINTS", 50)
+    with pytest.raises(InputError, match="and 50 are read at most") as caught:
+        read(tmp_path / name)
+    assert caught.value.code == "too-large"
+
+
+def test_a_list_of_arrays_says_what_there_is(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(npz(tmp_path, depth=XYZ, normals=NORMALS))
+    with pytest.raises(InputError, match="no array 'points', but depth, normals"):
+        read(tmp_path / "a.npz")
+
+
 def test_nothing_is_unpickled(tmp_path: Path) -> None:
     content = npz(tmp_path, points=np.array([{"a": 1}], dtype=object))
     (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(InputError, match="cannot be read as arrays"):
+    with pytest.raises(InputError, match="object of shape"):
         read(tmp_path / "a.npz")
 
 

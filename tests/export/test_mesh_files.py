@@ -271,6 +271,9 @@ def test_polygons_and_foreign_obj(tmp_path):
         "# quad\nmtllib none.mtl\nv 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nusemtl x\nf 1 2 3 4\n"
     )
     assert read_mesh(tmp_path / "a.obj").statistics().area == pytest.approx(1)
+    latin = (tmp_path / "a.obj").read_bytes().replace(b"# quad", "# Würfel".encode("latin-1"))
+    (tmp_path / "a.obj").write_bytes(latin)
+    assert read_mesh(tmp_path / "a.obj").statistics().area == pytest.approx(1)
 
 
 PLY = "ply\nformat ascii 1.0\nelement vertex {v}\nproperty float x\nproperty float y\nproperty float z\n"

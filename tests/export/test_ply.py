@@ -95,7 +95,7 @@ def header(count="5", degree_rest=0, drop=""):
         (b"ply\nformat middle_endian 1.0\n", "header has the line"),
         (b"ply\nformat ascii 1.0\nelement vertex -3\nend_header\n", "header has the line"),
         (b"ply\nformat ascii 1.0\nelement vertex 3\nproperty quaternion q\nend_header\n", "header has the line"),
-        (b"ply\nformat ascii 1.0\nelement face 3\nproperty list uchar int i\nend_header\n", "no readable element"),
+        (b"ply\nformat ascii 1.0\nelement face 1\nproperty list uchar int i\nend_header\n1 0\n", "no readable element"),
         (b"ply\nformat ascii 1.0\ncomment " + b"\xff\x00" * 40 + b"\n", "does not end"),
         (header() + bytes(14 * 4 * 5 - 1), "ends early"),
         (header(count="4000000000") + bytes(1000), "ends early"),
@@ -105,7 +105,7 @@ def header(count="5", degree_rest=0, drop=""):
         (header() + np.full(70, np.nan, "<f4").tobytes(), "5 of 5 splats hold NaN"),
         (header().replace(b"binary_little_endian", b"ascii") + b"1 2 3\n" * 50, "rows of 14 numbers"),
         (header().replace(b"binary_little_endian", b"ascii") + b"a b c d e\n" * 50, "not made of numbers"),
-        (header().replace(b"property float x", b"property float y"), "no readable element"),
+        (header().replace(b"property float x", b"property float y") + bytes(14 * 4 * 5), "no readable element"),
     ],
 )
 def test_broken_files(tmp_path, content, message):
