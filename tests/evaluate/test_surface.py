@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import trimesh
+from scipy.spatial import cKDTree
 
+from recon.errors import InputError
+from recon.evaluate import surface
 from recon.evaluate.surface import compare_surfaces
 
 
@@ -76,3 +79,52 @@ def test_edges_of_a_box() -> None:
     some = compare(ball, box)
     assert np.isnan(some["edge_chamfer"])
     assert some["edge_f_score"] == 0
+
+
+def test_edges_are_found_in_blocks_of_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    box = trimesh.creation.box((2, 2, 2))
+    sampled = surface._Sampled.of(box.vertices, box.faces, 0, 5000)
+    pairs = cKDTree(sampled.points).query_pairs(0.1, output_type="ndarray")
+    cosine = np.einsum("ij,ij->i", *(sampled.normals[sampled.index[pairs[:, k]]] for k in range(2)))
+    expected = np.unique(pairs[np.abs(cosine) < 0.2])
+    assert 500 < len(expected) < 4000
+    sizes = []
+
+    class Counting(cKDTree):
+        def sparse_distance_matrix(self, *args: object, **options: object) -> np.ndarray:
+            found = super().sparse_distance_matrix(*args, **options)
+            sizes.append(len(found))
+            return found
+
+    monkeypatch.setattr(surface, "cKDTree", Counting)
+    monkeypatch.setattr(surface, "_PAIRS", 2000)
+    np.testing.assert_array_equal(sampled.edge_points(0.1), sampled.points[expected])
+    assert len(sizes) > 10
+    assert sum(sizes) > 20_000
+    assert max(sizes) < 2500
+
+
+SQUARE = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], float)
+
+
+@pytest.mark.parametrize(
+    ("vertices", "faces", "words"),
+    [
+        (SQUARE, np.empty((0, 3), int), "has no faces"),
+        (SQUARE[:, :2], [[0, 1, 2]], r"vertices \(4, 2\)"),
+        (SQUARE, [[0, 1, 2, 3]], r"faces \(1, 4\)"),
+        (SQUARE, [[0, 1, 4]], "names vertex 4"),
+        (SQUARE, [[0, 1, -1]], "or a negative one"),
+        (SQUARE * [1, np.nan, 1], [[0, 1, 2]], "NaN"),
+        (SQUARE, [[0, 1, 1]], "has no area"),
+    ],
+)
+def test_surfaces_that_cannot_be_sampled(vertices: np.ndarray, faces: list, words: str) -> None:
+    good = SQUARE, np.array([[0, 1, 2]])
+    with pytest.raises(InputError, match=f"The surface .*{words}") as caught:
+        compare_surfaces(vertices, np.array(faces), *good, samples=10)
+    assert caught.value.code == "bad-mesh"
+    with pytest.raises(InputError, match="The true surface"):
+        compare_surfaces(*good, vertices, np.array(faces), samples=10)
+    with pytest.raises(ValueError, match="samples is 0"):
+        compare_surfaces(*good, *good, samples=0)
