@@ -115,7 +115,7 @@ def _check_total(path: Path, total: int, limit: int) -> None:
 
 def _too_large(path: Path, what: str) -> InputError:
     return InputError(
-        f"{path.name} {what}, which no set of photos does.",
+        f"{path.name} {what}, which no set of photos and no mesh does.",
         "Leave out what is not needed, or unpack it yourself and give the folder.",
         "archive-too-large",
     )

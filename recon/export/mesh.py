@@ -16,7 +16,7 @@ import trimesh
 
 from recon.capture.archive import extract_zip
 from recon.capture.colours import sample
-from recon.capture.files import broken
+from recon.capture.files import broken, suffixes_of
 from recon.capture.mesh_file import MeshObject, read_objects
 from recon.errors import InputError
 from recon.events import Events
@@ -36,7 +36,7 @@ TEXTURED = (".glb", ".obj", ".zip")
 def write_mesh(mesh: Mesh, path: Path) -> None:
     """Write a mesh in the format of the suffix: .glb, .obj, .zip (OBJ with its texture), .stl, .ply or .3mf.
 
-    An .obj of a mesh with a texture puts a .mtl and a .png of the same name beside it.
+    An .obj of a mesh with a texture, NAME.obj, puts NAME.mtl and NAME_texture.png beside it.
 
     Raises:
         InputError: an unusable mesh, another suffix, or a place that cannot be written.
@@ -112,10 +112,14 @@ def _read_zip(path: Path, folder: Path) -> Mesh:
     """Unpack the zip into ``folder`` and read its OBJ, the first by name if there are several."""
     with opened(path):
         extract_zip(path, folder, Events())
-    found = sorted(folder.rglob("*.[oO][bB][jJ]"))
+    found = sorted(file for file in folder.rglob("*") if file.suffix.lower() == ".obj")
     if not found:
-        raise broken(path, "it holds no .obj file", "Give a zip of an OBJ and its texture.")
-    return read_mesh(found[0])
+        held = suffixes_of(file for file in folder.rglob("*") if file.is_file()) or "nothing"
+        raise broken(path, f"it holds no .obj file, but {held}", "Give a zip of an OBJ and its texture.")
+    try:
+        return read_mesh(found[0])
+    except InputError as error:  # people know the zip, not where it was unpacked
+        raise InputError(error.message.replace(str(folder), str(path)), error.hint, error.code) from error
 
 
 def _kind(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Wavefront OBJ with a texture: three files, ``.obj``, ``.mtl`` and ``.png``, beside each other or in one zip.
+"""Wavefront OBJ with a texture: NAME.obj, NAME.mtl and NAME_texture.png, beside each other or in one zip.
 
 Texture coordinates are numbered apart from vertices, so that the surface stays in one piece in the file. OBJ's v runs
 up from the image's bottom.
@@ -17,7 +17,7 @@ from recon.mesh.mesh import Mesh
 
 
 def textured_obj(mesh: Mesh, name: str) -> dict[str, bytes]:
-    """Return the contents of the files by their names, ``name`` with three suffixes, the one that names the rest last.
+    """Return the contents of the three files by their names, which begin with ``name``; the OBJ comes last.
 
     The mesh has a texture. ``name`` should be plain: readers part lines at blanks.
     """
@@ -34,9 +34,9 @@ def textured_obj(mesh: Mesh, name: str) -> dict[str, bytes]:
         _lines("f %d/%d %d/%d %d/%d", numbers),
         "",
     ]
-    material = f"# Egregium\nnewmtl surface\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {name}.png\n"
+    material = f"# Egregium\nnewmtl surface\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {name}_texture.png\n"
     return {
-        f"{name}.png": png(mesh.texture),
+        f"{name}_texture.png": png(mesh.texture),
         f"{name}.mtl": material.encode(),
         f"{name}.obj": "\n".join(lines).encode(),
     }

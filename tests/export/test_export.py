@@ -148,4 +148,4 @@ def test_impossible_wishes(job, tmp_path):
     splats.unlink()
     fails(job, "a.splat", "mesh and cameras, but no splats", "nothing-to-export")
     mesh.write_bytes(mesh.read_bytes()[:1000])
-    fails(job, "a.glb", "cannot be read as PLY", "broken-file")
+    fails(job, "a.glb", "ends early", "broken-file")

@@ -159,6 +159,8 @@ def test_textures_come_back(tmp_path, suffix):
     found = [surface_colours(m, np.arange(len(m.faces)), weights) for m in (mesh, back)]
     np.testing.assert_allclose(found[1], found[0], atol=0.01)
     assert nothing_half_written(tmp_path)
+    names = {".obj": {"a b.obj", "a_b.mtl", "a_b_texture.png"}}.get(suffix, {f"a b{suffix}"})
+    assert {file.name for file in tmp_path.iterdir()} == names
 
 
 @pytest.mark.parametrize("suffix", TEXTURED)
@@ -168,7 +170,7 @@ def test_trimesh_sees_the_texture(tmp_path, suffix):
     write_mesh(mesh, path)
     if suffix == ".zip":
         with zipfile.ZipFile(path) as archive:
-            assert archive.namelist() == ["mesh.png", "mesh.mtl", "mesh.obj"]
+            assert archive.namelist() == ["mesh_texture.png", "mesh.mtl", "mesh.obj"]
             archive.extractall(tmp_path)
         path = tmp_path / "mesh.obj"
     (other,) = trimesh.load_scene(path, process=False).geometry.values()
@@ -216,7 +218,13 @@ def test_textured_glb_by_hand(tmp_path):
 
 
 def test_zips_of_other_things(tmp_path):
-    for content, match in (({"a.txt": "no"}, "no .obj"), ({"../a.obj": "no"}, "unsafe")):
+    wrong = (
+        ({"a.txt": "no"}, r"/a\.zip: it holds no \.obj file, but 1 \.txt"),
+        ({}, "but nothing"),
+        ({"../a.obj": "no"}, "unsafe"),
+        ({"b/bad.obj": "no"}, rf"^{tmp_path}/a\.zip/b/bad\.obj: it holds no triangles"),
+    )
+    for content, match in wrong:
         with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
             for name, text in content.items():
                 archive.writestr(name, text)
