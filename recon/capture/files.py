@@ -6,6 +6,7 @@ A capture may come from a stranger (an upload), so a name in it never leads out 
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -35,6 +36,12 @@ def walk(folder: Path, events: Events) -> Iterator[Path]:
         for name in sorted(files):
             if not is_junk(name):
                 yield Path(parent) / name
+
+
+def numbered(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Return a key that sorts names by the numbers in them: frame 2 before frame 10; equal numbers by the name."""
+    words = re.split(r"([0-9]+)", str(path))
+    return [(int(word) if i % 2 else 0, "" if i % 2 else word) for i, word in enumerate(words)], str(path)
 
 
 def top_folder(folder: Path) -> Path:

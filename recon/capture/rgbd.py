@@ -1,6 +1,6 @@
 """A folder of colour and depth images with a trajectory: posed photos, and the depth maps as one cloud with normals.
 
-    color/ (colour, rgb, image)   photos          paired in name order
+    color/ (colour, rgb, image)   photos          paired in the order of the numbers in their names
     depth/                        16-bit PNG, in thousandths of the trajectory's unit (millimetres); 0 is unknown
     camera*.json, intrinsic*.json the lens: Open3D's width, height, intrinsic_matrix (column by column)
     trajectory.log                Open3D's: a line of numbers, then four of a camera-to-world matrix, per frame
@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.capture.capture import Array, Camera, Capture, Points, View
-from recon.capture.files import IMAGE_SUFFIXES, walk
-from recon.capture.images import read_photo
+from recon.capture.files import IMAGE_SUFFIXES, numbered, walk
+from recon.capture.images import read_header, read_photo
 from recon.capture.resize import resize_image
 from recon.capture.undistort import Lens
-from recon.capture.views import posed_view, readable
+from recon.capture.views import posed_view, readable, same_aspect
 from recon.errors import InputError
 from recon.events import Events
 
@@ -76,7 +76,7 @@ def load_rgbd(root: Path, colour: Path, events: Events) -> Capture:
         viewmat: NDArray[np.float64] = np.linalg.inv(poses[i]).astype(np.float64)
         lens = Lens("PINHOLE", (K[0, 0], K[1, 1], K[0, 2], K[1, 2]), width, height)
         views.append(posed_view(root, photos[i], headers[photos[i]], viewmat, lens))
-        depth = _depth(depths[i])
+        depth = _depth(depths[i], (width, height))
         step = int(np.ceil(np.sqrt(count * depth.size / MOST_FUSED)))
         camera = Camera(viewmat, K, width, height).resized(depth.shape[1], depth.shape[0])
         parts.append(depth_points(depth, read_photo(photos[i]).rgb, camera, step))
@@ -124,10 +124,18 @@ def depth_points(depth: Array, rgb: Array, camera: Camera, step: int = 1) -> Poi
 
 
 def _images(folder: Path, events: Events) -> list[Path]:
-    return [path for path in walk(folder, events) if path.suffix.lower() in IMAGE_SUFFIXES]
+    return sorted((path for path in walk(folder, events) if path.suffix.lower() in IMAGE_SUFFIXES), key=numbered)
 
 
-def _depth(path: Path) -> Array:
+def _depth(path: Path, size: tuple[int, int]) -> Array:
+    """Return the (H, W) depth map of a camera whose (width, height) is ``size``, in the trajectory's unit."""
+    shape = read_header(path).size(oriented=False)
+    if not same_aspect(shape, size):
+        raise InputError(
+            f"{path} is {shape[0]} × {shape[1]}, which does not fit its camera's {size[0]} × {size[1]}.",
+            "Give depth maps that are registered to the colour images, of their shape.",
+            "size-mismatch",
+        )
     depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if depth is None or depth.ndim != 2 or depth.dtype != np.uint16:
         raise InputError(f"{path} is no depth map.", "Depth is 16-bit grey PNG in millimetres.", "bad-depth")

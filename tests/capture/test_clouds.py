@@ -8,6 +8,7 @@ import json
 import struct
 import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -346,6 +347,41 @@ def test_rgbd_becomes_posed_photos_and_a_cloud(tmp_path: Path) -> None:
     assert points.xyz[:, 0].max() == pytest.approx(x[1] + 1, abs=0.06)
 
 
+def test_frames_are_paired_by_their_numbers(tmp_path: Path) -> None:
+    """Names without leading zeros: 10 comes after 2, and each depth map belongs to its own pose."""
+    make_rgbd(tmp_path / "in", 12)
+    for i in range(12):
+        cv2.imwrite(str(tmp_path / f"in/depth/{i}.png"), np.full((24, 32), 1000 * (i + 1), np.uint16))
+    capture = read(tmp_path / "in")
+    assert [view.name for view in capture.views] == [f"color/{i}.png" for i in range(12)]
+    assert capture.points is not None
+    # Frame i looks along z from x = i, at i + 1 metres: its middle column shows x = i.
+    middle = capture.points.xyz[np.isin(np.round(capture.points.xyz[:, 2]), (11,))]
+    assert middle[:, 0].mean() == pytest.approx(10, abs=0.3)
+
+
+def test_smaller_depth_maps_fit_if_their_shape_does(tmp_path: Path) -> None:
+    make_rgbd(tmp_path / "in")
+    for i in range(2):
+        cv2.imwrite(str(tmp_path / f"in/depth/{i}.png"), np.full((12, 16), 2000, np.uint16))
+    points = read(tmp_path / "in").points
+    assert points is not None
+    assert np.allclose(points.xyz[:, 2], 2)
+    assert np.abs(points.xyz[:, 1]).max() < 12 / 40 * 2
+
+
+def narrow_depth(root: Path) -> None:
+    cv2.imwrite(str(root / "depth/1.png"), np.full((24, 24), 2000, np.uint16))
+
+
+def gigantic_depth(root: Path) -> None:
+    """A picture of 30000 × 22500 pixels, of which there is nothing but the header."""
+    header = struct.pack(">IIBBBBB", 30_000, 22_500, 16, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks]
+    (root / "depth/0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
 def damage_camera(root: Path) -> None:
     (root / "camera.json").write_text("{}")
 
@@ -372,6 +408,9 @@ def empty_depth(root: Path) -> None:
         (damage_poses, "bad-trajectory"),
         (damage_depth, "bad-depth"),
         (empty_depth, "no-points"),
+        (narrow_depth, "size-mismatch"),
+        (gigantic_depth, "image-too-large"),
+        (lambda root: (root / "depth/0.png").write_bytes(b"none"), "unreadable-image"),
     ],
 )
 def test_what_an_rgbd_folder_lacks_is_named(tmp_path: Path, damage: Callable[[Path], None], code: str) -> None:
