@@ -70,7 +70,8 @@ def apply(capture: Capture, transform: NDArray[np.float64]) -> Capture:
         views.append(replace(view, camera=camera))
     points = capture.points
     if points is not None:
-        points = Points(points.xyz @ transform[:3, :3].T + shift, points.rgb)
+        normals = None if points.normals is None else (points.normals @ rotation.T).astype(np.float32)
+        points = replace(points, xyz=points.xyz @ transform[:3, :3].T + shift, normals=normals)
     return replace(capture, views=tuple(views), points=points)
 
 

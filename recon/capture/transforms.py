@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -248,4 +248,4 @@ def _points(root: Path, data: dict[str, Any], warnings: list[str]) -> Points | N
         return None
     if points is None or matrix.shape != (3, 4) or not np.isfinite(matrix).all():
         return None
-    return Points(points.xyz @ matrix[:, :3].T + matrix[:, 3], points.rgb)
+    return replace(points, xyz=points.xyz @ matrix[:, :3].T + matrix[:, 3])

@@ -6,6 +6,7 @@ Everything is in the input's units and axes, in every format.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from recon.errors import InputError
@@ -89,7 +90,7 @@ def _export_mesh(mesh: Mesh, to: Path, faces: int | None, texture: int | None, e
     if suffix in (".stl", ".3mf") and (mesh.colours is not None or mesh.texture is not None):
         events.warn(f"A {suffix} file holds no colours; .glb, .obj and .ply do.")
     if suffix not in TEXTURED:
-        mesh = Mesh(mesh.vertices, mesh.faces, vertex_colours(mesh))
+        mesh = replace(mesh, colours=vertex_colours(mesh), uvs=None, texture=None)
     events.check()
     coloured = mesh
     if faces is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,7 +67,7 @@ def separate(mesh: Mesh) -> Mesh:
     source = np.empty(int(label.max(initial=-1)) + 1, np.int64)
     source[label] = mesh.faces.ravel()
     colours = None if mesh.colours is None else mesh.colours[source]
-    return Mesh(mesh.vertices[source], label.reshape(-1, 3).astype(np.int32), colours, mesh.uvs, mesh.texture)
+    return replace(mesh, vertices=mesh.vertices[source], faces=label.reshape(-1, 3).astype(np.int32), colours=colours)
 
 
 def orient(mesh: Mesh) -> Mesh:
@@ -89,7 +91,7 @@ def orient(mesh: Mesh) -> Mesh:
     flip ^= (np.where(closed, volume, majority) < 0)[part]
     faces = np.where(flip[:, None], mesh.faces[:, ::-1], mesh.faces)
     uvs = None if mesh.uvs is None else np.where(flip[:, None, None], mesh.uvs[:, ::-1], mesh.uvs)
-    return Mesh(mesh.vertices, faces, mesh.colours, uvs, mesh.texture)
+    return replace(mesh, faces=faces, uvs=uvs)
 
 
 def _normals(mesh: Mesh) -> NDArray[np.float64]:
@@ -103,4 +105,5 @@ def _referenced(mesh: Mesh, kept: NDArray[np.int64]) -> Mesh:
     used, inverse = np.unique(mesh.faces[kept], return_inverse=True)
     colours = None if mesh.colours is None else mesh.colours[used]
     uvs = None if mesh.uvs is None else mesh.uvs[kept]
-    return Mesh(mesh.vertices[used], inverse.reshape(-1, 3).astype(np.int32), colours, uvs, mesh.texture)
+    faces = inverse.reshape(-1, 3).astype(np.int32)
+    return replace(mesh, vertices=mesh.vertices[used], faces=faces, colours=colours, uvs=uvs)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,16 @@ def test_what_cameras_see_stays() -> None:
             assert np.allclose(rotation @ rotation.T, np.eye(3))
     assert apply(capture, turn).points is not None
     assert np.allclose(apply(capture, turn).points.xyz[0], turn[:3] @ [*points[0], 1])  # type: ignore[union-attr]
+
+
+def test_normals_turn_with_the_points() -> None:
+    points = Points(np.zeros((1, 3)), np.zeros((1, 3), np.float32), np.array([[0, 3, 4]], np.float32), coloured=False)
+    turn = np.array([[0.0, -2, 0, 1], [2, 0, 0, 2], [0, 0, 2, 3], [0, 0, 0, 1]])
+    after = apply(replace(capture_of([]), points=points), turn).points
+    assert after is not None
+    assert after.normals is not None
+    np.testing.assert_allclose(after.normals, [[-3, 0, 4]])
+    assert not after.coloured
 
 
 def test_two_cameras() -> None:
