@@ -75,7 +75,7 @@ def test_progress_and_errors(tmp_path: Path) -> None:
     heard = Listener()
     inspect(tmp_path / "in", heard.events, tmp_path / "work")
     assert [(e.step, e.total) for e in heard if isinstance(e, Progress) and e.stage == "inspect"][-1] == (3, 3)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="does not exist"):
         inspected(tmp_path / "nothing")
 
 

@@ -153,13 +153,16 @@ def test_a_video_cut_short_gives_what_it_has(tmp_path: Path) -> None:
 
 
 def test_damage_in_the_middle_is_skipped(tmp_path: Path) -> None:
-    path = make_video(tmp_path / "v.mkv", [picture(6.0 * i) for i in range(120)])
+    path = make_video(tmp_path / "v.mp4", [picture(6.0 * i) for i in range(120)])  # where each packet is, stands aside
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
     data[middle : middle + 2000] = bytes(2000)
     path.write_bytes(bytes(data))
-    found = numbers(extract_frames(path, tmp_path / "out", Events()))
-    assert len(found) > 20
+    events = Events()
+    said = heard(events)
+    found = numbers(extract_frames(path, tmp_path / "out", events))
+    assert 100 < len(found) < 120
+    assert any(isinstance(event, Warned) and "packets were skipped" in event.message for event in said)
 
 
 def test_an_mp4_cut_short_says_so(tmp_path: Path) -> None:
@@ -176,8 +179,9 @@ def test_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         extract_frames(path, tmp_path / "out", Events())
     assert caught.value.code == "too-long"
     monkeypatch.setattr(video, "_duration", lambda container, stream: 0.0)  # found out on the way
-    with pytest.raises(InputError):
+    with pytest.raises(InputError) as caught:
         extract_frames(path, tmp_path / "out", Events())
+    assert caught.value.code == "too-long"
     assert list((tmp_path / "out").iterdir()) == []
 
 

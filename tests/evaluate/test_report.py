@@ -265,6 +265,7 @@ def test_missing_parts_are_left_out(result: dict[str, Any], tmp_path: Path) -> N
 def test_page_is_accessible(tmp_path: Path) -> None:
     _, page = written(tmp_path / "report.html", full())
     assert page.all("html")[0]["lang"] == "en"
+    assert min(len(page.all(tag)) for tag in ("img", "svg", "button")) > 0
     assert all(i.get("alt") for i in page.all("img"))
     assert all(s.get("role") == "img" and s.get("aria-label") for s in page.all("svg"))
     assert all(b.get("type") == "button" for b in page.all("button"))
