@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import xatlas
 from numpy.typing import NDArray
 
 from kernels.rasterize_mesh import rasterize_mesh
 from recon.errors import InputError
+from recon.events import Events
+from recon.mesh.charts import charts
 from recon.mesh.mesh import Mesh
 
 PADDING = 4
@@ -24,10 +25,15 @@ LARGEST = 8192
 _BAND = 1 << 23  # texels that are rasterized at once, so that memory does not grow with the texture
 
 
-def unwrap(mesh: Mesh, size: int) -> Mesh:
+def unwrap(mesh: Mesh, size: int, events: Events | None = None) -> Mesh:
     """Return the mesh with texture coordinates for a square texture of ``size`` texels, without a texture.
 
     No two points of the surface share a place; every face keeps its vertices. Faces without an area lie on a point.
+
+    Args:
+        mesh: any triangles.
+        size: of the texture, texels along a side.
+        events: asked whether to stop.
 
     Raises:
         InputError: the mesh is unusable (code ``"bad-mesh"``), or the size is not 16 to 8192 (code ``"bad-texture"``).
@@ -36,17 +42,8 @@ def unwrap(mesh: Mesh, size: int) -> Mesh:
     if not 16 <= size <= LARGEST:
         hint = f"Choose 16 to {LARGEST}."
         raise InputError(f"A texture of {size} × {size} texels cannot be made.", hint, "bad-texture")
-    packing = xatlas.PackOptions()
-    packing.padding, packing.resolution, packing.bilinear = PADDING, size, True
-    atlas = xatlas.Atlas()
-    # Distances below a fixed epsilon count as none in there: a thing of a millimetre must look like one of a metre.
-    low, extent = mesh.vertices.min(axis=0), max(float(np.ptp(mesh.vertices, axis=0).max()), 1e-30)
-    atlas.add_mesh((mesh.vertices - low) / extent, mesh.faces.astype(np.uint32))
-    atlas.generate(pack_options=packing)
-    _, indices, uvs = atlas[0]
-    # In texels of a grid that comes out a little larger or smaller than asked for, and not always square.
-    uvs = uvs * np.array([atlas.width, atlas.height], np.float32) / max(atlas.width, atlas.height)
-    return replace(mesh, uvs=uvs[indices].astype(np.float32), texture=None)
+    uvs = charts(mesh.vertices, mesh.faces, size, PADDING, events or Events())
+    return replace(mesh, uvs=uvs, texture=None)
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def painted(context: MeshContext, mesh: Mesh, colours: Colours) -> Mesh:
     size = context.config.texture
     kept = context.folder / "atlas.safetensors"
     if not kept.exists():
-        uvs = unwrap(mesh, size).uvs
+        uvs = unwrap(mesh, size, context.events).uvs
         assert uvs is not None
         write_tensors(kept, {"uvs": torch.from_numpy(uvs)})
     uvs = load_file(kept)["uvs"].numpy()

@@ -1,12 +1,16 @@
 """Atlases: every face has its own place, texels know their points, colours move from mesh to mesh."""
 
+import sys
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from mesh_scenes import box, sphere
 
-from recon.errors import InputError
+from recon.errors import Cancelled, InputError, ReconstructionError
+from recon.events import Events
 from recon.mesh import atlas
 from recon.mesh.atlas import texels, unwrap
 from recon.mesh.mesh import Mesh
@@ -125,3 +129,19 @@ def test_impossible_wishes():
         assert caught.value.hint == "Choose 16 to 8192."
     with pytest.raises(InputError, match="no colours"):
         transfer(box(), box(), 64)
+
+
+def test_charts_are_given_up_when_asked_to():
+    events = Events()
+    threading.Timer(0.5, events.cancel).start()
+    begun = time.monotonic()
+    with pytest.raises(Cancelled):
+        unwrap(sphere(6), 256, events)  # 82,000 triangles take much longer
+    assert time.monotonic() - begun < 2.5
+
+
+def test_charts_that_fail_are_an_error(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "false")
+    with pytest.raises(ReconstructionError) as error:
+        unwrap(sphere(1), 64)
+    assert error.value.code == "no-atlas"
