@@ -1,1 +1,1 @@
-"""Meshes: what they are, fusion of depth maps, repair, decimation."""
+"""Meshes: what they are, fusion of depth maps, repair, remeshing, decimation, atlases and textures."""
