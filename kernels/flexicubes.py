@@ -32,7 +32,7 @@ def flexicubes(
 
     Differentiable in ``positions``, ``field`` and ``weights``. Connectivity is constant, as are distances at which the
     absolute value in Eq 8 has its kink. Where ``contour`` calls a sample inside or outside against the sign of its
-    value (it does on a grid's border), the value counts as zero and gets no gradient.
+    value (it does on a grid's border), the value counts as zero and gets no gradient, as do values inside above -1e-18.
 
     Args:
         positions: (P, 3) float32 or float64, where ``contour.samples`` are.

@@ -15,6 +15,7 @@ namespace egregium {
 namespace {
 
 constexpr int chunk = 1024, most_loops = 4, quad_weight = 20;
+constexpr double least_inside = 1e-18;  // its square is a normal float: no crossing's slope overflows
 
 template <class F> void each(int tasks, int threads, F&& f) {
     parallel_for(tasks, threads, [](void* c, int task) { (*static_cast<F*>(c))(task); }, &f);
@@ -40,7 +41,7 @@ template <class T> struct Vec {
 template <class T> struct Cell {
     Vec<T> x[8];
     T s[8];
-    bool held[8];  // the sign of the field was overruled: s is constant
+    bool held[8];  // the field's value was overruled: s is constant
     const uint8_t* loop;
     const T* weights;
     int loops = 0;
@@ -54,8 +55,8 @@ template <class T> struct Cell {
             x[c] = Vec<T>::at(a.positions + 3 * sample);
             const T value = a.field[sample];
             const bool inside = a.cases[cell] >> c & 1;
-            held[c] = inside != (value < 0);
-            s[c] = !held[c] ? value : inside ? T(-1e-30) : T(0);
+            held[c] = inside ? !(value <= T(-least_inside)) : value < 0;
+            s[c] = !held[c] ? value : inside ? T(-least_inside) : T(0);
         }
         for (int l = 0; l < most_loops; ++l) v[l] = {0, 0, 0};
         for (int e = 0; e < 12; ++e) {
@@ -88,11 +89,11 @@ template <class T> void spread_gamma(const FlexiCubesArrays<T>& a, T* gamma) {
     });
 }
 
-/// Adds d t / d (sp, sq) for t = sp / (sp - sq).
+/// Adds d t / d (sp, sq) for t = sp / (sp - sq), which is (1 - t, t) / (sp - sq): the square could underflow.
 template <class T> void crossing_backward(T sp, T sq, T incoming, T& to_p, T& to_q) {
-    const T scale = incoming / ((sp - sq) * (sp - sq));
-    to_p -= scale * sq;
-    to_q += scale * sp;
+    const T difference = sp - sq, scale = incoming / difference;
+    to_p -= scale * (sq / difference);
+    to_q += scale * (sp / difference);
 }
 
 /// What a quad's midpoint gives back.

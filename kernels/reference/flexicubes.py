@@ -9,6 +9,9 @@ from torch.linalg import vector_norm
 from kernels.contour_tables import EDGES, LOOPS
 from kernels.dual_contour import Contour
 
+LEAST_INSIDE = 1e-18
+"""Values inside are at most minus this: its square is a normal float32, so that slopes do not overflow."""
+
 
 def flexicubes(
     positions: Tensor, field: Tensor, weights: Tensor, contour: Contour, midpoints: bool = False
@@ -17,7 +20,7 @@ def flexicubes(
     alpha, beta, gamma = weights.split([8, 12, 1], dim=1)
     inside = (contour.cases[:, None] >> torch.arange(8) & 1).bool()
     s = field[contour.corners.long()]
-    s = torch.where(inside == (s < 0), s, torch.where(inside, -1e-30, 0.0).to(s.dtype))
+    s = torch.where(inside, s.clamp(max=-LEAST_INSIDE), s.clamp(min=0))
     x = positions[contour.corners.long()]
 
     # One row for each crossing of each cell.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from surface_scenes import random_field, samples
@@ -97,6 +100,26 @@ def test_values_against_their_sign_count_as_zero() -> None:
     assert field.grad is not None
     assert field.grad.isfinite().all()
     assert (field.grad != 0).sum() == 0  # with zeros around it, the inside value does not matter either
+
+
+@pytest.mark.parametrize("function", [flexicubes, reference])
+@pytest.mark.parametrize(("outside", "inside"), [(-5.0, 5.0), (-5.0, -1e-40), (1e-30, -1e-30), (0.0, -1e-45)])
+def test_values_near_zero_have_finite_gradients(function: Callable[..., Any], outside: float, inside: float) -> None:
+    """In float32, where squares of differences underflow: values overruled at both ends of an edge, and tiny ones."""
+    field = torch.full((3, 3, 3), outside)
+    field[1, 1, 1] = inside
+    contour = dual_contour(torch.ones(3, 3, 3, dtype=torch.bool), (2, 2, 2))
+    generator = torch.Generator().manual_seed(0)
+    weights = 0.01 + 1.98 * torch.rand(8, WEIGHTS, generator=generator)
+    inputs = [t.requires_grad_() for t in (samples((2, 2, 2), torch.float32).view(-1, 3), field.view(-1), weights)]
+    vertices, deviations = function(*inputs, contour, True)
+    incoming = [torch.randn(t.shape, generator=generator) for t in (vertices, deviations)]
+    found = torch.autograd.grad((vertices, deviations), inputs, incoming)
+    assert all(gradient.isfinite().all() for gradient in found)
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    wanted = torch.autograd.grad(reference(*exact, contour, True), exact, [t.double() for t in incoming])
+    for one, other in zip(found, wanted, strict=True):
+        assert (one.double() - other).abs().max() <= 1e-5 * other.abs().max()
 
 
 def test_threads_do_not_matter() -> None:
