@@ -45,11 +45,13 @@ def adam_step(
             raise ValueError(f"{name} must be contiguous float32 on the CPU")
         if name in shapes and tensor.shape != shapes[name]:
             raise ValueError(f"{name} must have shape {shapes[name]}, not {tuple(tensor.shape)}")
-    if rates.shape != (columns,) or not 1 <= columns <= 1024:
-        raise ValueError(f"rates must have shape ({columns},) with at most 1024 columns, not {tuple(rates.shape)}")
+    if rates.dtype != torch.float32 or rates.shape != (columns,) or not 1 <= columns <= 1024:
+        raise ValueError(
+            f"rates must be float32 of shape ({columns},), 1 to 1024 columns, not {rates.dtype} {tuple(rates.shape)}"
+        )
     each = limits.contiguous() if isinstance(limits, Tensor) else None
-    if each is not None and each.shape != (rows,):
-        raise ValueError(f"limits must have shape ({rows},), not {tuple(each.shape)}")
+    if each is not None and (each.dtype != torch.float32 or each.shape != (rows,)):
+        raise ValueError(f"limits must be float32 of shape ({rows},), not {each.dtype} {tuple(each.shape)}")
     limit = 0.0 if isinstance(limits, Tensor) else limits
     _cpu.adam(
         parameter,

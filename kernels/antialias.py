@@ -97,8 +97,8 @@ def _backward_cpu(
     gradient: Tensor, color: Tensor, crossings: Tensor, positions: Tensor, faces: Tensor, wanted: list[bool]
 ) -> tuple[Tensor, Tensor]:
     gradient = gradient.contiguous()
-    to_color = gradient.clone() if wanted[0] else torch.empty(0)
-    to_positions = torch.zeros(positions.shape) if wanted[1] else torch.empty(0)
+    to_color = gradient.clone() if wanted[0] else color.new_empty(0)
+    to_positions = positions.new_zeros(positions.shape) if wanted[1] else positions.new_empty(0)
     _cpu.mesh_antialias_backward(
         *(t.contiguous() for t in (positions, faces, crossings, color)),
         gradient,

@@ -98,8 +98,8 @@ torch.library.define(
 def _forward_cpu(
     attributes: Tensor, rast: Tensor, faces: Tensor, rast_db: Tensor | None, diff_attrs: list[int]
 ) -> tuple[Tensor, Tensor]:
-    values = torch.empty(*rast.shape[:3], attributes.shape[2])
-    derivatives = torch.empty(*rast.shape[:3], 2 * len(diff_attrs))
+    values = rast.new_empty(*rast.shape[:3], attributes.shape[2])
+    derivatives = rast.new_empty(*rast.shape[:3], 2 * len(diff_attrs))
     _cpu.mesh_interpolate(*_inputs(attributes, rast, faces, rast_db, diff_attrs), values, derivatives, *_threads())
     return values, derivatives
 
@@ -115,7 +115,7 @@ def _backward_cpu(
     diff_attrs: list[int],
     wanted: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    results = [torch.empty(s) for s in _gradient_shapes(attributes, rast, wanted)]
+    results = [rast.new_empty(s) for s in _gradient_shapes(attributes, rast, wanted)]
     _cpu.mesh_interpolate_backward(
         *_inputs(attributes, rast, faces, rast_db, diff_attrs),
         gradient.contiguous(),

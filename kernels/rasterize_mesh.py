@@ -73,7 +73,7 @@ torch.library.define(
 @torch.library.impl("egregium::rasterize_mesh", "CPU")
 def _forward_cpu(positions: Tensor, faces: Tensor, width: int, height: int, layers: int) -> tuple[Tensor, Tensor]:
     shape = (layers, len(positions), height, width, 4)
-    rast, rast_db = torch.empty(shape), torch.empty(shape)
+    rast, rast_db = positions.new_empty(shape), positions.new_empty(shape)
     inputs = (positions.detach().contiguous(), faces.contiguous())
     _cpu.mesh_rasterize(*inputs, width, height, layers, rast, rast_db, torch.get_num_threads())
     return rast, rast_db
@@ -83,7 +83,7 @@ def _forward_cpu(positions: Tensor, faces: Tensor, width: int, height: int, laye
 def _backward_cpu(
     gradient: Tensor, db_gradient: Tensor | None, rast: Tensor, positions: Tensor, faces: Tensor
 ) -> Tensor:
-    result = torch.empty(positions.shape)
+    result = positions.new_empty(positions.shape)
     layers, _, height, width, _ = rast.shape
     _cpu.mesh_rasterize_backward(
         positions.contiguous(),

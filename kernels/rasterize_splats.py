@@ -265,9 +265,9 @@ def _forward_cpu(
         [means, quats, scales, opacities, colors, features, viewmat, K, background, mask],
         (width, height, sh_degree, near_plane, far_plane, eps2d, antialiased),
     )
-    image = torch.empty(height, width, _channels(colors, features))
-    alpha = torch.empty(height, width)
-    medians = torch.empty((height, width) if median else (0, 0), dtype=torch.int32)
+    image = means.new_empty(height, width, _channels(colors, features))
+    alpha = means.new_empty(height, width)
+    medians = means.new_empty((height, width) if median else (0, 0), dtype=torch.int32)
     saved = _cpu.splats_forward(scene, image, alpha, medians if median else None)
     return image, alpha, medians, *(torch.from_numpy(array) for array in saved)
 
@@ -304,8 +304,8 @@ def _backward_cpu(
         [means, quats, scales, opacities, colors, features, viewmat, K, background, mask],
         (width, height, sh_degree, near_plane, far_plane, eps2d, antialiased),
     )
-    gradients = [torch.empty(t.shape) for t in (means, quats, scales, opacities, colors)]
-    feature_gradient = None if features is None else torch.empty(features.shape)
+    gradients = [t.new_empty(t.shape) for t in (means, quats, scales, opacities, colors)]
+    feature_gradient = None if features is None else features.new_empty(features.shape)
     camera = torch.empty(16, dtype=torch.float64)
     background_gradient = torch.empty(_channels(colors, features), dtype=torch.float64)
     _cpu.splats_backward(
@@ -323,12 +323,12 @@ def _backward_cpu(
         camera,
         background_gradient,
     )
-    viewmat_gradient, K_gradient = torch.zeros(4, 4), torch.zeros(3, 3)
+    viewmat_gradient, K_gradient = viewmat.new_zeros(4, 4), K.new_zeros(3, 3)
     viewmat_gradient[:3, :3] = camera[:9].view(3, 3)
     viewmat_gradient[:3, 3] = camera[9:12]
     K_gradient[0, 0], K_gradient[1, 1], K_gradient[0, 2], K_gradient[1, 2] = camera[12:].float()
     if feature_gradient is None:
-        feature_gradient = torch.empty(0)
+        feature_gradient = means.new_empty(0)
     return *gradients, feature_gradient, viewmat_gradient, K_gradient, background_gradient.float()
 
 

@@ -45,15 +45,15 @@ torch.library.define(
 @torch.library.impl("egregium::ssim", "CPU")
 def _forward_cpu(image: Tensor, reference: Tensor, partials: bool) -> tuple[Tensor, Tensor]:
     image, reference = image.detach().contiguous(), reference.detach().contiguous()
-    result = torch.empty(image.shape)
-    saved = torch.empty(3 if partials else 0, *image.shape)
+    result = image.new_empty(image.shape)
+    saved = image.new_empty(3 if partials else 0, *image.shape)
     _cpu.ssim(image, reference, result, saved if partials else None, torch.get_num_threads())
     return result, saved
 
 
 @torch.library.impl("egregium::ssim_backward", "CPU")
 def _backward_cpu(incoming: Tensor, image: Tensor, reference: Tensor, partials: Tensor) -> Tensor:
-    gradient = torch.empty(image.shape)
+    gradient = image.new_empty(image.shape)
     tensors = (t.contiguous() for t in (image, reference, partials, incoming))
     _cpu.ssim_backward(*tensors, gradient, torch.get_num_threads())
     return gradient

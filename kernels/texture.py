@@ -135,7 +135,7 @@ def _inputs(pyramid: Tensor, uv: Tensor, uv_da: Tensor | None) -> tuple[Tensor |
 
 @torch.library.impl("egregium::texture", "CPU")
 def _forward_cpu(pyramid: Tensor, uv: Tensor, uv_da: Tensor | None, *numbers: int) -> Tensor:
-    result = torch.empty(*uv.shape[:3], pyramid.shape[2])
+    result = uv.new_empty(*uv.shape[:3], pyramid.shape[2])
     _cpu.mesh_texture(*_inputs(pyramid, uv, uv_da), *numbers, result, torch.get_num_threads())
     return result
 
@@ -145,7 +145,7 @@ def _backward_cpu(
     gradient: Tensor, pyramid: Tensor, uv: Tensor, uv_da: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     *numbers, wanted = rest
-    results = [torch.empty(s) for s in _gradient_shapes(pyramid, uv, wanted)]
+    results = [uv.new_empty(s) for s in _gradient_shapes(pyramid, uv, wanted)]
     asked = (result if want else None for result, want in zip(results, wanted, strict=True))
     inputs = _inputs(pyramid, uv, uv_da)
     _cpu.mesh_texture_backward(*inputs, *numbers, gradient.contiguous(), *asked, torch.get_num_threads())

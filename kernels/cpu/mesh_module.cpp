@@ -1,25 +1,17 @@
 // The mesh kernels' part of the Python module: passes arrays through, as module.cpp does for the others.
 #include "mesh_module.h"
 
-#include <cstring>
-#include <optional>
 #include <string>
 
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 
-#include "buffers.h"
+#include "arrays.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace egregium {
 namespace {
-
-template <class T> using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
-template <class T> using Out = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
-template <class T> T* pointer(const std::optional<Out<T>>& array) { return array ? array->data() : nullptr; }
-template <class T> const T* pointer(const std::optional<In<T>>& array) { return array ? array->data() : nullptr; }
 
 /// Every kernel trusts the vertex numbers it reads, so they are looked at first.
 void check_faces(const In<int32_t>& faces, int64_t vertices) {
@@ -120,7 +112,7 @@ void define_mesh(nb::module_& m, const MeshKernels* const& kernels) {
             found = kernels->find_crossings(s, neighbors.data(), rast.data(), &count);
         }
         static_assert(sizeof(Crossing) == 5 * sizeof(int32_t));
-        return nb::ndarray<nb::numpy, int32_t>(found, {size_t(count), 5}, nb::capsule(found, [](void* p) noexcept { release(p); }));
+        return owned(reinterpret_cast<int32_t*>(found), {size_t(count), 5});
     });
     m.def("mesh_antialias", [](In<int32_t> crossings, In<float> color, Out<float> out) {
         const auto* c = reinterpret_cast<const Crossing*>(crossings.data());

@@ -1,17 +1,14 @@
 // The Python module `kernels._cpu`: picks the instruction set and passes arrays through. No torch at build time:
 // tensors arrive through DLPack, results leave as NumPy arrays that own blocks of our scratch memory.
 #include <cstdlib>
-#include <optional>
 #include <stdexcept>
 #include <string>
 
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include "buffers.h"
+#include "arrays.h"
 #include "flexicubes.h"
 #include "images.h"
 #include "mesh_module.h"
@@ -36,8 +33,6 @@ DECLARE(avx512)
 namespace {
 
 using namespace egregium;
-template <class T> using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
-template <class T> using Out = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
 
 struct Chosen {
     std::string name = "baseline";
@@ -71,11 +66,6 @@ void use(const std::string& name) {
     throw nb::value_error(("this machine has no instruction set '" + name + "'").c_str());
 }
 
-/// A NumPy array over a block of scratch memory, given back when the array dies.
-template <class T> nb::ndarray<nb::numpy, T> owned(T* block, std::initializer_list<size_t> shape) {
-    return nb::ndarray<nb::numpy, T>(block, shape, nb::capsule(block, [](void* p) noexcept { release(p); }));
-}
-
 /// The inputs of one camera, as Python holds them.
 struct Scene {
     SplatScene s;
@@ -92,8 +82,7 @@ struct Scene {
         if (features) s.features = features->data(), s.feature_channels = int(features->shape(1));
         if (s.channels() > most_channels) throw nb::value_error("at most 24 channels");
         s.viewmat = viewmat.data(), s.K = K.data();
-        if (background) s.background = background->data();
-        if (mask) s.mask = mask->data();
+        s.background = pointer(background), s.mask = pointer(mask);
         s.width = width, s.height = height;
         s.near_plane = near_plane, s.far_plane = far_plane, s.eps2d = eps2d;
         s.antialiased = antialiased;
@@ -111,7 +100,7 @@ nb::tuple splats_forward(const Scene& scene, Out<float> image, Out<float> alpha,
     auto runs = owned(reinterpret_cast<int32_t*>(state.runs), {n, 2});
     state.tile_start = static_cast<uint32_t*>(acquire(4 * (tiles + 1)));
     auto tile_start = owned(reinterpret_cast<int32_t*>(state.tile_start), {tiles + 1});
-    SplatImages out{image.data(), alpha.data(), median ? median->data() : nullptr};
+    SplatImages out{image.data(), alpha.data(), pointer(median)};
     {
         nb::gil_scoped_release unlocked;
         chosen.splats->forward(s, state, out, [](void*, int64_t n_pairs, SplatState& to) {
@@ -148,9 +137,9 @@ void splats_backward(const Scene& scene, In<float> records, In<int32_t> runs, In
     const SplatState state = saved(records, runs, tile_start, pairs);
     SplatImages out{const_cast<float*>(image.data()), const_cast<float*>(alpha.data()), nullptr};
     SplatGradients g;
-    g.image = image_gradient.data(), g.alpha = alpha_gradient ? alpha_gradient->data() : nullptr;
+    g.image = image_gradient.data(), g.alpha = pointer(alpha_gradient);
     g.means = means.data(), g.quats = quats.data(), g.scales = scales.data(), g.opacities = opacities.data(), g.colors = colors.data();
-    if (features) g.features = features->data();
+    g.features = pointer(features);
     g.camera = camera.data(), g.background = background.data();
     nb::gil_scoped_release unlocked;
     chosen.splats->backward(scene.s, state, out, g);
@@ -162,7 +151,7 @@ ImageShape image_shape(const In<float>& image, int threads) {
 
 void ssim(In<float> x, In<float> y, Out<float> map, std::optional<Out<float>> partials, int threads) {
     nb::gil_scoped_release unlocked;
-    chosen.images->ssim(image_shape(x, threads), x.data(), y.data(), map.data(), partials ? partials->data() : nullptr);
+    chosen.images->ssim(image_shape(x, threads), x.data(), y.data(), map.data(), pointer(partials));
 }
 
 void ssim_backward(In<float> x, In<float> y, In<float> partials, In<float> incoming, Out<float> gradient, int threads) {
@@ -173,7 +162,7 @@ void ssim_backward(In<float> x, In<float> y, In<float> partials, In<float> incom
 void adam(Out<float> parameter, In<float> gradient, Out<float> first, Out<float> second, In<float> factors, In<float> rates,
           std::optional<In<float>> limits, float limit, float beta1, float beta2, float eps, int threads) {
     AdamArrays a{int64_t(factors.shape(0)), int(rates.shape(0)), parameter.data(), const_cast<float*>(gradient.data()), first.data(), second.data(),
-                 factors.data(), rates.data(), limits ? limits->data() : nullptr, limit, beta1, beta2, eps, threads};
+                 factors.data(), rates.data(), pointer(limits), limit, beta1, beta2, eps, threads};
     nb::gil_scoped_release unlocked;
     chosen.images->adam(a);
 }
@@ -221,7 +210,7 @@ template <class T> void flexicubes_gradients(In<T> positions, In<T> field, In<T>
                                              In<T> to_deviations, std::optional<Out<T>> to_positions, Out<T> to_field, Out<T> to_weights, int threads) {
     const auto a = flexicubes_arrays<T>(positions, field, weights, cases, first, corners, cell_edges, quads, loops, midpoints, vertices.data(), nullptr,
                                         to_deviations.shape(0), threads);
-    const FlexiCubesGradients<T> g{to_vertices.data(), to_deviations.data(), to_positions ? to_positions->data() : nullptr, to_field.data(), to_weights.data()};
+    const FlexiCubesGradients<T> g{to_vertices.data(), to_deviations.data(), pointer(to_positions), to_field.data(), to_weights.data()};
     nb::gil_scoped_release unlocked;
     flexicubes_backward(a, g);
 }

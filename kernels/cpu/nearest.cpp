@@ -11,17 +11,13 @@
 #include <numeric>
 #include <vector>
 
-#include <nanobind/ndarray.h>
-
+#include "arrays.h"
 #include "pool.h"
 
 namespace nb = nanobind;
 
 namespace egregium {
 namespace {
-
-template <class T> using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
-template <class T> using Out = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
 
 constexpr int leaf = 4, chunk = 256;
 
