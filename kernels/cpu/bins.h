@@ -6,6 +6,7 @@
 #pragma once
 
 #include "corners.h"
+#include "growing.h"
 #include "scatter.h"
 
 namespace ISA {

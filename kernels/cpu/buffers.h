@@ -5,7 +5,8 @@
 #pragma once
 
 #include <cstddef>
-#include <cstring>
+
+#include "inlined.h"
 
 namespace egregium {
 
@@ -17,35 +18,14 @@ void release(void* block);
 /// A block that is given back at the end of the scope.
 class Buffer {
   public:
-    explicit Buffer(std::size_t bytes) : block_(acquire(bytes)) {}
-    ~Buffer() { release(block_); }
+    INLINED explicit Buffer(std::size_t bytes) : block_(acquire(bytes)) {}
+    INLINED ~Buffer() { release(block_); }
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
-    template <class T> T* as() const { return static_cast<T*>(block_); }
+    template <class T> INLINED T* as() const { return static_cast<T*>(block_); }
 
   private:
     void* block_;
-};
-
-/// A growing array in kept memory.
-template <class T> struct Growing {
-    T* data = nullptr;
-    size_t size = 0, room = 0;
-    ~Growing() {
-        if (data) release(data);
-    }
-    void push(const T& value) {
-        if (size == room) {
-            room = room ? 2 * room : 4096;
-            T* grown = static_cast<T*>(acquire(room * sizeof(T)));
-            if (data) {
-                std::memcpy(grown, data, size * sizeof(T));
-                release(data);
-            }
-            data = grown;
-        }
-        data[size++] = value;
-    }
 };
 
 }  // namespace egregium

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "corners.h"
+#include "growing.h"
 #include "scatter.h"
 
 namespace ISA {

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "inlined.h"
+
 namespace egregium {
 
 /// B sets of V vertices in clip space, the triangles that all of them share, and the size of the images.
@@ -13,7 +15,7 @@ struct MeshScene {
     const int32_t* faces = nullptr;    // (triangles, 3), each below `vertices`
     int width = 0, height = 0, threads = 1;
 
-    size_t pixels() const { return size_t(width) * size_t(height); }
+    INLINED size_t pixels() const { return size_t(width) * size_t(height); }
 };
 
 /// Attributes at the vertices, and what the rasterizer found at the pixels of B images.

@@ -6,7 +6,7 @@
 // a counting sort by tile over contiguous chunks of that order keeps it, for any number of threads.
 #pragma once
 
-#include "buffers.h"
+#include "growing.h"
 #include "pool.h"
 #include "simd.h"
 #include "splats.h"
@@ -105,28 +105,9 @@ inline uint64_t* radix_sort(uint64_t* keys, uint64_t* spare, int64_t n, int chun
     return keys;
 }
 
-/// An interval of tiles in one row of tiles; a growing array of them in kept memory.
+/// An interval of tiles in one row of tiles.
 struct Span {
     uint16_t first, last;
-};
-struct Spans {
-    Span* data = nullptr;
-    size_t size = 0, room = 0;
-    ~Spans() {
-        if (data) release(data);
-    }
-    void push(Span s) {
-        if (size == room) {
-            room = room ? 2 * room : 16384;
-            Span* grown = static_cast<Span*>(acquire(room * sizeof(Span)));
-            if (data) {
-                std::memcpy(grown, data, size * sizeof(Span));
-                release(data);
-            }
-            data = grown;
-        }
-        data[size++] = s;
-    }
 };
 
 /// Fill runs, tile_start and pairs. `keys` are the `n` visible splats, depth << 32 | splat, with room for as
@@ -145,7 +126,7 @@ inline void make_pairs(const SplatScene& s, SplatState& state, Box* boxes, uint6
     // ends, whatever its length; sums along the rows make that the counts.
     Buffer counts_block(sizeof(uint32_t) * row * size_t(tiles_y) * size_t(chunks));
     auto counts = [&](int chunk) { return counts_block.as<uint32_t>() + size_t(chunk) * row * size_t(tiles_y); };
-    Spans middle[most_chunks];  // what lies between splats' first and last rows of tiles
+    Growing<Span> middle[most_chunks];  // what lies between splats' first and last rows of tiles
     each(chunks, s.threads, [&](int chunk) {
         uint32_t* count = counts(chunk);
         std::memset(count, 0, sizeof(uint32_t) * row * size_t(tiles_y));

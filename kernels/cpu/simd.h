@@ -5,7 +5,7 @@
 // Widths above the native one spill (4-6 times slower), hence no fixed 16.
 //
 // This header is compiled once per instruction set, inside `namespace ISA`: no symbol of one set can be linked
-// into another. For the same reason the hot files use no std:: templates.
+// into another. For the same reason the hot files use no std:: templates, and what they share with others is INLINED.
 #pragma once
 
 #include <cmath>

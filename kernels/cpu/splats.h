@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "inlined.h"
+
 namespace egregium {
 
 constexpr int tile = 16;                              // pixels a side; 8 costs 1.4-1.8 times as much
@@ -36,9 +38,9 @@ struct SplatScene {
     bool antialiased = false;
     int threads = 1;
 
-    int channels() const { return color_channels + feature_channels; }
-    int tiles_x() const { return (width + tile - 1) / tile; }
-    int tiles_y() const { return (height + tile - 1) / tile; }
+    INLINED int channels() const { return color_channels + feature_channels; }
+    INLINED int tiles_x() const { return (width + tile - 1) / tile; }
+    INLINED int tiles_y() const { return (height + tile - 1) / tile; }
 };
 
 /// A projected splat: eight fields, then its channels. The exponent of alpha at an offset (dx, dy) from the centre is
@@ -46,7 +48,7 @@ struct SplatScene {
 namespace record {
 enum { u, v, A, B, C, lo, depth, det, channels };
 }
-constexpr int record_stride(int channels) { return channels <= 8 ? 16 : 32; }
+INLINED constexpr int record_stride(int channels) { return channels <= 8 ? 16 : 32; }
 constexpr int most_channels = 24;
 
 /// A splat on a tile: its number with the first and the last row of pixels that it covers there, and the place of this
@@ -54,9 +56,9 @@ constexpr int most_channels = 24;
 struct Pair {
     uint32_t packed;                   // splat | first row << 24 | last row << 28
     uint32_t place;
-    uint32_t splat() const { return packed & 0xffffff; }
-    int first_row() const { return int(packed >> 24 & 15); }
-    int last_row() const { return int(packed >> 28); }
+    INLINED uint32_t splat() const { return packed & 0xffffff; }
+    INLINED int first_row() const { return int(packed >> 24 & 15); }
+    INLINED int last_row() const { return int(packed >> 28); }
 };
 
 /// What is left for the backward pass (and for metadata).
