@@ -17,10 +17,6 @@ namespace {
 
 constexpr int chunk = 4096, looked_at = 1 << 15;  // cells and, looking for them, samples a task
 
-template <class F> void each(int tasks, int threads, F&& f) {
-    parallel_for(tasks, threads, [](void* c, int task) { (*static_cast<F*>(c))(task); }, &f);
-}
-
 template <class T> T* block(int64_t count) { return static_cast<T*>(acquire(sizeof(T) * size_t(count + 1))); }
 
 struct Active {

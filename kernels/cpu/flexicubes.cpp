@@ -17,9 +17,6 @@ namespace {
 constexpr int chunk = 1024, most_loops = 4, quad_weight = 20;
 constexpr double least_inside = 1e-18;  // its square is a normal float: no crossing's slope overflows
 
-template <class F> void each(int tasks, int threads, F&& f) {
-    parallel_for(tasks, threads, [](void* c, int task) { (*static_cast<F*>(c))(task); }, &f);
-}
 template <class F> void each_chunk(int64_t count, int threads, F&& f) {
     each(int((count + chunk - 1) / chunk), threads, [&](int task) {
         for (int64_t i = int64_t(task) * chunk, end = std::min(count, i + chunk); i < end; ++i) f(i);

@@ -166,26 +166,17 @@ template <class T> class Tree {
 
 template <class T>
 void nearest(In<T> points, In<T> vertices, In<int32_t> faces, Out<T> distances, Out<int32_t> found, Out<T> weights, int threads) {
-    struct Work {
-        const Tree<T>& tree;
-        const T* points;
-        int64_t n;
-        T* distances;
-        int32_t* found;
-        T* weights;
-    };
     const int64_t n = int64_t(points.shape(0));
     nb::gil_scoped_release unlocked;
     const Tree<T> tree(vertices.data(), faces.data(), int64_t(faces.shape(0)));
-    Work work{tree, points.data(), n, distances.data(), found.data(), weights.data()};
-    parallel_for(int((n + chunk - 1) / chunk), threads, [](void* context, int task) {
-        const Work& w = *static_cast<const Work*>(context);
-        for (int64_t i = int64_t(task) * chunk; i < std::min(w.n, int64_t(task + 1) * chunk); ++i) {
-            const Hit<T> hit = w.tree.query({w.points[3 * i], w.points[3 * i + 1], w.points[3 * i + 2]});
-            w.distances[i] = hit.distance2, w.found[i] = hit.face;
-            std::copy_n(hit.weights, 3, w.weights + 3 * i);
+    each(int((n + chunk - 1) / chunk), threads, [&](int task) {
+        for (int64_t i = int64_t(task) * chunk; i < std::min(n, int64_t(task + 1) * chunk); ++i) {
+            const T* p = points.data() + 3 * i;
+            const Hit<T> hit = tree.query({p[0], p[1], p[2]});
+            distances.data()[i] = hit.distance2, found.data()[i] = hit.face;
+            std::copy_n(hit.weights, 3, weights.data() + 3 * i);
         }
-    }, &work);
+    });
 }
 
 }  // namespace

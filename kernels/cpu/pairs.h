@@ -14,10 +14,6 @@
 namespace ISA {
 using namespace egregium;
 
-template <class F> inline void each(int tasks, int threads, F&& f) {
-    parallel_for(tasks, threads, [](void* c, int task) { (*static_cast<F*>(c))(task); }, &f);
-}
-
 constexpr float slack = 1e-3f;  // pixels: the blend's own rounding must never find a pixel that the bounds missed
 
 /// Tiles that a splat touches: rows y0 to y1, which columns in the first and in the last of them, and how many in these

@@ -9,4 +9,9 @@ namespace egregium {
 /// Run `run(context, task)` for every task in [0, tasks) on up to `threads` threads, the caller's included.
 void parallel_for(int tasks, int threads, void (*run)(void* context, int task), void* context);
 
+/// Run `f(task)` likewise. A lambda's type is its file's own, so an instruction set's code stays under its own name.
+template <class F> void each(int tasks, int threads, F&& f) {
+    parallel_for(tasks, threads, [](void* c, int task) { (*static_cast<F*>(c))(task); }, &f);
+}
+
 }  // namespace egregium

@@ -13,10 +13,6 @@ namespace ISA {
 namespace mesh {
 using namespace egregium;
 
-template <class F> inline void each(int tasks, int threads, F&& f) {
-    parallel_for(tasks, threads, [](void* c, int task) { (*static_cast<F*>(c))(task); }, &f);
-}
-
 struct Addition {
     uint32_t to, row;
     float weight;

@@ -102,7 +102,7 @@ void face_neighbors(const int32_t* faces, int64_t triangles, int64_t vertices, i
     std::vector<Edge> edges(size_t(3 * triangles));
     each_edge([&](int32_t low, int32_t high, int32_t place) { edges[size_t(starts[size_t(low) + 1]++)] = {high, place}; });
     constexpr int64_t vertices_a_task = 16384;
-    auto match = [&](int task) {
+    each(int((vertices + vertices_a_task - 1) / vertices_a_task), threads, [&](int task) {
         for (int64_t v = task * vertices_a_task; v < std::min(vertices, (task + 1) * vertices_a_task); ++v) {
             Edge *first = edges.data() + starts[size_t(v)], *last = edges.data() + starts[size_t(v) + 1];
             std::sort(first, last, [](const Edge& a, const Edge& b) { return a.other != b.other ? a.other < b.other : a.place < b.place; });
@@ -114,8 +114,7 @@ void face_neighbors(const int32_t* faces, int64_t triangles, int64_t vertices, i
                 first = end;
             }
         }
-    };
-    parallel_for(int((vertices + vertices_a_task - 1) / vertices_a_task), threads, [](void* f, int task) { (*static_cast<decltype(match)*>(f))(task); }, &match);
+    });
 }
 
 // With the change at t between the centres of pixels A and B, A's colour reaches to t: for t < ½, the part ½ - t of A has
