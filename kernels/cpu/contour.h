@@ -10,17 +10,6 @@ namespace egregium {
 
 constexpr uint8_t no_loop = 255;
 
-/// Edge numbers by corner and axis, and the edges' ends.
-inline int edge_at(int corner, int axis) {
-    const int low = corner & ~(1 << axis);  // bit `axis` is clear: close the gap that it leaves
-    return 4 * axis + ((low >> (axis + 1)) << axis | (low & ((1 << axis) - 1)));
-}
-inline int low_end(int edge) {
-    const int axis = edge >> 2, m = edge & 3;
-    return (m >> axis) << (axis + 1) | (m & ((1 << axis) - 1));
-}
-inline int high_end(int edge) { return low_end(edge) | 1 << (edge >> 2); }
-
 struct ContourTables {
     const int8_t* flagged;  // (256)
     const uint8_t* loops;   // (512, 12)

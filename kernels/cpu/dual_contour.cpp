@@ -17,6 +17,12 @@ namespace {
 
 constexpr int chunk = 4096, looked_at = 1 << 15;  // cells and, looking for them, samples a task
 
+/// The edge at a corner along an axis.
+int edge_at(int corner, int axis) {
+    const int low = corner & ~(1 << axis);  // bit `axis` is clear: close the gap that it leaves
+    return 4 * axis + ((low >> (axis + 1)) << axis | (low & ((1 << axis) - 1)));
+}
+
 template <class T> T* block(int64_t count) { return static_cast<T*>(acquire(sizeof(T) * size_t(count + 1))); }
 
 struct Active {

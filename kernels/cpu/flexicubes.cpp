@@ -17,6 +17,13 @@ namespace {
 constexpr int chunk = 1024, most_loops = 4, quad_weight = 20;
 constexpr double least_inside = 1e-18;  // its square is a normal float: no crossing's slope overflows
 
+/// The corners at an edge's ends.
+int low_end(int edge) {
+    const int axis = edge >> 2, m = edge & 3;
+    return (m >> axis) << (axis + 1) | (m & ((1 << axis) - 1));
+}
+int high_end(int edge) { return low_end(edge) | 1 << (edge >> 2); }
+
 template <class F> void each_chunk(int64_t count, int threads, F&& f) {
     each(int((count + chunk - 1) / chunk), threads, [&](int task) {
         for (int64_t i = int64_t(task) * chunk, end = std::min(count, i + chunk); i < end; ++i) f(i);
