@@ -99,8 +99,15 @@ void rasterize_backward(const MeshScene& s, int layers, const float* rast, const
                 for (int x0 = 0; x0 < s.width; x0 += Fragments::n) {
                     const int columns = min(Fragments::n, s.width - x0);
                     const size_t at = size_t(y) * size_t(s.width) + size_t(x0);
+                    int64_t triangle[Fragments::n];
+                    bool anything = false;
+                    for (int i = 0; i < Fragments::n; ++i) {
+                        triangle[i] = i < columns ? triangle_of(seen[4 * (at + size_t(i)) + 3], s.triangles) : -1;
+                        anything |= triangle[i] >= 0;
+                    }
+                    if (!anything) continue;
                     Fragments f;
-                    f.set(s, points, x0, y, [&](int i) { return i < columns ? triangle_of(seen[4 * (at + size_t(i)) + 3], s.triangles) : -1; });
+                    f.set(s, points, x0, y, [&](int i) { return triangle[i]; });
                     double incoming[3][Fragments::n] = {}, by_db[4][Fragments::n] = {};
                     for (int i = 0; i < columns; ++i) {
                         for (int c = 0; c < 3; ++c) incoming[c][i] = double(g[4 * (at + size_t(i)) + size_t(c)]);
