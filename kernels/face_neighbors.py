@@ -17,6 +17,7 @@ def face_neighbors(faces: Tensor) -> Tensor:
 
     Returns:
         (F, 3) int32: across the edge opposite each vertex; -1 where that edge is not one of exactly two triangles.
+        Triangles with two equal corners, which have no area, do not count and have no neighbours.
 
     Raises:
         ValueError: faces is not (F, 3) int32 on the CPU, or a vertex number is negative.

@@ -85,17 +85,22 @@ void meeting_backward(const Points& points, const Crossing& c, Vector p, double 
 }  // namespace
 
 void face_neighbors(const int32_t* faces, int64_t triangles, int64_t vertices, int32_t* neighbors, int threads) {
-    // Edges by their lower vertex, then by the other; equal ones are neighbours.
+    // Edges by their lower vertex, then by the other; equal ones are neighbours. A triangle with two equal corners has no
+    // area and joins nothing: its edges are left out.
+    std::fill(neighbors, neighbors + 3 * triangles, -1);
     struct Edge {
         int32_t other, place;
     };
     std::vector<int64_t> starts(size_t(vertices) + 2);
     auto each_edge = [&](auto&& f) {
-        for (int64_t t = 0; t < triangles; ++t)
+        for (int64_t t = 0; t < triangles; ++t) {
+            const int32_t* v = faces + 3 * t;
+            if (v[0] == v[1] || v[1] == v[2] || v[2] == v[0]) continue;
             for (int i = 0; i < 3; ++i) {
-                const int32_t a = faces[3 * t + (i + 1) % 3], b = faces[3 * t + (i + 2) % 3];
+                const int32_t a = v[(i + 1) % 3], b = v[(i + 2) % 3];
                 f(std::min(a, b), std::max(a, b), int32_t(3 * t + i));
             }
+        }
     };
     each_edge([&](int32_t low, int32_t, int32_t) { ++starts[size_t(low) + 2]; });
     for (size_t i = 2; i < starts.size(); ++i) starts[i] += starts[i - 1];
@@ -109,7 +114,6 @@ void face_neighbors(const int32_t* faces, int64_t triangles, int64_t vertices, i
             while (first < last) {
                 Edge* end = first + 1;
                 while (end < last && end->other == first->other) ++end;
-                for (Edge* e = first; e < end; ++e) neighbors[e->place] = -1;
                 if (end == first + 2) neighbors[first->place] = first[1].place / 3, neighbors[first[1].place] = first->place / 3;
                 first = end;
             }

@@ -61,10 +61,13 @@ def antialias(color: Tensor, rast: Tensor, positions: Tensor, faces: Tensor) -> 
 
 
 def neighbors_of(faces: list[list[int]]) -> list[list[int]]:
-    """Return the triangle across the edge opposite each vertex, -1 unless the edge has exactly two triangles."""
+    """Return the triangle across the edge opposite each vertex, -1 unless the edge has exactly two triangles.
+
+    Triangles with two equal corners are none.
+    """
     places = defaultdict(list)
     for t, face in enumerate(faces):
-        for i in range(3):
+        for i in range(3 if len(set(face)) == 3 else 0):
             places[frozenset((face[i - 2], face[i - 1]))].append((t, i))
     result = [[-1] * 3 for _ in faces]
     for both in places.values():

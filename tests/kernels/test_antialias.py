@@ -146,6 +146,12 @@ def test_neighbors():
     fan = torch.tensor([[0, 1, 2], [1, 0, 3], [0, 1, 4], [2, 1, 5]], dtype=torch.int32)
     assert face_neighbors(fan).tolist() == [[3, -1, -1], [-1, -1, -1], [-1, -1, -1], [-1, -1, 0]]
     assert face_neighbors(fan[:0]).shape == (0, 3)
+    # Of two triangles with a common edge, and triangles collapsed onto that edge, a corner of it and both.
+    collapsed = torch.tensor([[0, 1, 2], [0, 1, 1], [0, 0, 1], [1, 0, 3], [1, 1, 1], [2, 2, 2]], dtype=torch.int32)
+    nothing = [-1, -1, -1]
+    assert face_neighbors(collapsed).tolist() == [[-1, -1, 3], nothing, nothing, [-1, -1, 0], nothing, nothing]
+    assert face_neighbors(collapsed[1:3]).tolist() == [nothing, nothing]
+    assert neighbors_of(collapsed.tolist()) == face_neighbors(collapsed).tolist()
     with pytest.raises(ValueError, match="faces must be int32"):
         face_neighbors(torch.zeros(1, 3))
 
