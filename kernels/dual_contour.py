@@ -75,22 +75,22 @@ def dual_contour(
         corners: (M, 8) int32, the places of the cells' corners among the S samples; see ``cell_samples``.
 
     Raises:
-        ValueError: shapes or dtypes do not fit, or the surface leaves the listed cells (nothing is open, ever).
+        ValueError: shapes or dtypes do not fit, cells are not those of the grid in ascending order, corners name no
+            sample, the surface leaves the listed cells (nothing is open, ever), or it meets 2²⁹ cells or more.
     """
-    shape = tuple(n + 1 for n in resolution)
-    if len(shape) != 3 or min(shape) < 2 or np.prod(shape, dtype=np.float64) >= 2**31:
-        raise ValueError(
-            f"resolution is {resolution}: three numbers of cells, at least 1, with fewer than 2^31 samples"
-        )
+    shape = _samples_along(resolution)
     if inside.dtype != torch.bool:
         raise ValueError(f"inside is {inside.dtype}: it must be bool, for example field < 0")
     if cells is None and inside.shape != shape:
         raise ValueError(f"inside must have shape {shape} for {resolution} cells, not {tuple(inside.shape)}")
     if cells is not None:
-        if corners is None or cells.ndim != 1 or corners.shape != (len(cells), 8) or inside.ndim != 1:
+        _check_cells(cells)
+        if corners is None or corners.shape != (len(cells), 8) or inside.ndim != 1:
             raise ValueError("sparse: inside (S,), cells (M,) and corners (M, 8) belong together")
-        if cells.dtype != torch.int32 or corners.dtype != torch.int32:
-            raise ValueError(f"cells is {cells.dtype}, corners {corners.dtype}: both must be int32")
+        if corners.dtype != torch.int32:
+            raise ValueError(f"corners is {corners.dtype}: it must be int32")
+        if len(inside) >= 2**31:
+            raise ValueError(f"inside holds {len(inside)} samples: at most 2^31 - 1 can be numbered in int32")
     parts: _Parts = torch.ops.egregium.dual_contour(inside, resolution, cells, corners)
     return Contour(*parts)
 
@@ -105,10 +105,29 @@ def cell_samples(cells: Tensor, resolution: Resolution) -> tuple[Tensor, Tensor]
     Returns:
         samples: (S,) int32 numbers, ascending.
         corners: (M, 8) int32 places among them.
+
+    Raises:
+        ValueError: the resolution is none, or cells are not those of the grid in ascending order.
     """
+    _samples_along(resolution)
+    _check_cells(cells)
     samples, corners = torch.empty(8 * len(cells), dtype=torch.int32), torch.empty(len(cells), 8, dtype=torch.int32)
     count = _cpu.cell_samples(*resolution, cells.contiguous(), samples, corners)
     return samples[:count].clone(), corners
+
+
+def _samples_along(resolution: Resolution) -> tuple[int, ...]:
+    shape = tuple(n + 1 for n in resolution)
+    if len(shape) != 3 or min(shape) < 2 or np.prod(shape, dtype=np.float64) >= 2**31:
+        raise ValueError(
+            f"resolution is {resolution}: three numbers of cells, at least 1, with fewer than 2^31 samples"
+        )
+    return shape
+
+
+def _check_cells(cells: Tensor) -> None:
+    if cells.ndim != 1 or cells.dtype != torch.int32:
+        raise ValueError(f"cells must be (M,) int32, not {tuple(cells.shape)} {cells.dtype}")
 
 
 torch.library.define(

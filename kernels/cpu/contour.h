@@ -17,7 +17,7 @@ struct ContourTables {
 };
 
 /// Where the surface may be. Dense: inside (nx + 1, ny + 1, nz + 1), all cells, the border counts as outside. Sparse:
-/// inside (samples), cells (n_cells) sorted numbers, corners (n_cells, 8) their samples' rows.
+/// inside (samples), cells (n_cells) sorted numbers, corners (n_cells, 8) their samples' rows; both are looked at.
 struct ContourInput {
     int nx, ny, nz;
     int64_t n_samples;
@@ -43,9 +43,11 @@ struct Contour {
     int32_t* quads = nullptr;        // (n_edges, 4) vertices around the edge, counter-clockwise seen from outside
 };
 
+/// Throws std::invalid_argument if cells or corners are none, std::length_error if the surface meets too many cells.
 Contour dual_contour(const ContourInput& in, const ContourTables& tables);
 
 /// The numbers of all samples of some cells, sorted, and the cells' corners among them. samples: room for 8 n_cells.
+/// Throws std::invalid_argument if cells are none.
 int64_t cell_samples(int nx, int ny, int nz, const int32_t* cells, int64_t n_cells, int32_t* samples, int32_t* corners);
 
 }  // namespace egregium

@@ -6,6 +6,8 @@
 // crossed edge belongs to the cell at whose lowest corner it starts, so edges need no search either.
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "buffers.h"
@@ -15,6 +17,7 @@
 namespace egregium {
 namespace {
 
+constexpr int64_t most_cells = (int64_t(1) << 29) - 1;  // at most 4 vertices each, which are numbered in 31 bits
 constexpr int chunk = 4096, looked_at = 1 << 15;  // cells and, looking for them, samples a task
 
 /// The edge at a corner along an axis.
@@ -67,13 +70,27 @@ void scan_dense(const ContourInput& in, int i, std::vector<Active>& found) {
     }
 }
 
-void scan_sparse(const ContourInput& in, int task, std::vector<Active>& found) {
+/// Whether a row of the list holds the number of a cell, higher than the one before it.
+bool is_next_cell(int nx, int ny, int nz, const int32_t* cells, int64_t row) {
+    const int32_t number = cells[row], column = number / (nz + 1);
+    return number > (row ? cells[row - 1] : -1) && number % (nz + 1) < nz && column % (ny + 1) < ny && column / (ny + 1) < nx;
+}
+constexpr const char* no_cells = "cells must be numbers of the grid's cells, ascending, each once";
+
+/// Returns whether cells and corners are what they should be.
+bool scan_sparse(const ContourInput& in, int task, std::vector<Active>& found) {
     const int64_t end = std::min(in.n_cells, int64_t(task + 1) * chunk);
     for (int64_t row = int64_t(task) * chunk; row < end; ++row) {
+        if (!is_next_cell(in.nx, in.ny, in.nz, in.cells, row)) return false;
         int occupancy = 0;
-        for (int c = 0; c < 8; ++c) occupancy |= (in.inside[in.corners[8 * row + c]] != 0) << c;
+        for (int c = 0; c < 8; ++c) {
+            const int32_t sample = in.corners[8 * row + c];
+            if (sample < 0 || sample >= in.n_samples) return false;
+            occupancy |= (in.inside[sample] != 0) << c;
+        }
         if (occupancy != 0 && occupancy != 255) found.push_back({in.cells[row], row, uint8_t(occupancy)});
     }
+    return true;
 }
 
 /// Lists the samples of the active cells, and the cells' corners among them.
@@ -112,17 +129,21 @@ Contour dual_contour(const ContourInput& in, const ContourTables& tables) {
     const int slab = std::max(1, looked_at / stride[0]);  // layers a task
     const int scans = in.dense ? (in.nx + slab - 1) / slab : int((in.n_cells + chunk - 1) / chunk);
     std::vector<std::vector<Active>> parts{size_t(scans)};
+    std::vector<uint8_t> wrong(size_t(scans), false);
     each(scans, in.threads, [&](int task) {
         std::vector<Active>& found = parts[size_t(task)];
-        if (!in.dense) scan_sparse(in, task, found);
+        if (!in.dense) wrong[size_t(task)] = !scan_sparse(in, task, found);
         else
             for (int i = task * slab; i < std::min(in.nx, (task + 1) * slab); ++i) scan_dense(in, i, found);
     });
+    if (std::find(wrong.begin(), wrong.end(), true) != wrong.end())
+        throw std::invalid_argument(std::string(no_cells) + ", and corners places among the " + std::to_string(in.n_samples) + " samples");
     std::vector<int64_t> begin(size_t(scans) + 1, 0);
     for (int t = 0; t < scans; ++t) begin[size_t(t) + 1] = begin[size_t(t)] + int64_t(parts[size_t(t)].size());
 
     Contour out;
     const int64_t n = out.n_cells = begin.back();
+    if (n > most_cells) throw std::length_error("the surface meets more than 2^29 cells");
     const int chunks = int((n + chunk - 1) / chunk);
     Buffer numbers_block(sizeof(int32_t) * size_t(n + 1)), occupancies_block(size_t(n + 1)), owned_block(sizeof(int32_t) * size_t(n + 1));
     int32_t *numbers = numbers_block.as<int32_t>(), *first_edge = owned_block.as<int32_t>();
@@ -207,7 +228,9 @@ Contour dual_contour(const ContourInput& in, const ContourTables& tables) {
     return out;
 }
 
-int64_t cell_samples(int, int ny, int nz, const int32_t* cells, int64_t n_cells, int32_t* samples, int32_t* corners) {
+int64_t cell_samples(int nx, int ny, int nz, const int32_t* cells, int64_t n_cells, int32_t* samples, int32_t* corners) {
+    for (int64_t row = 0; row < n_cells; ++row)
+        if (!is_next_cell(nx, ny, nz, cells, row)) throw std::invalid_argument(no_cells);
     // Eight sorted lists, the cells' numbers shifted by each corner: merge them.
     const int32_t stride[3] = {(ny + 1) * (nz + 1), nz + 1, 1};
     int64_t at[8] = {}, count = 0;

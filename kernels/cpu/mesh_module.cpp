@@ -1,6 +1,7 @@
 // The mesh kernels' part of the Python module: passes arrays through, as module.cpp does for the others.
 #include "mesh_module.h"
 
+#include <algorithm>
 #include <string>
 
 #include <nanobind/stl/optional.h>
@@ -13,15 +14,17 @@ using namespace nb::literals;
 namespace egregium {
 namespace {
 
-/// Every kernel trusts the vertex numbers it reads, so they are looked at first.
-void check_faces(const In<int32_t>& faces, int64_t vertices) {
-    const int32_t* f = faces.data();
-    const int64_t n = int64_t(faces.shape(0)) * 3;
-    uint32_t highest = 0;  // negative numbers are high ones
-    for (int64_t i = 0; i < n; ++i) highest = uint32_t(f[i]) > highest ? uint32_t(f[i]) : highest;
-    if (n && int64_t(highest) >= vertices)
-        throw nb::value_error(("faces names vertex " + std::to_string(int32_t(highest)) + ", but the vertices are 0 to " + std::to_string(vertices - 1)).c_str());
+/// Every kernel trusts the numbers it reads, so they are looked at first: all must be `least` or more and below `end`.
+void check_numbers(const In<int32_t>& array, int32_t least, int64_t end, const std::string& message) {
+    const int32_t* number = array.data();
+    const size_t n = array.size();
+    uint32_t highest = 0;  // above `least`: numbers below it are high ones
+    for (size_t i = 0; i < n; ++i) highest = std::max(highest, uint32_t(number[i]) - uint32_t(least));
+    if (n && int64_t(highest) >= end - least)
+        throw nb::value_error((message + " " + std::to_string(int32_t(highest + uint32_t(least))) + ", but they are " + std::to_string(least) + " to " + std::to_string(end - 1)).c_str());
 }
+
+void check_faces(const In<int32_t>& faces, int64_t vertices) { check_numbers(faces, 0, vertices, "faces names vertex"); }
 
 MeshScene scene(const In<float>& positions, const In<int32_t>& faces, int width, int height, int threads) {
     MeshScene s;
@@ -105,6 +108,7 @@ void define_mesh(nb::module_& m, const MeshKernels* const& kernels) {
     });
     m.def("mesh_crossings", [&kernels](In<float> positions, In<int32_t> faces, In<int32_t> neighbors, In<float> rast, int threads) {
         const MeshScene s = scene(positions, faces, int(rast.shape(2)), int(rast.shape(1)), threads);
+        check_numbers(neighbors, -1, s.triangles, "neighbors names triangle");
         int64_t count = 0;
         Crossing* found = nullptr;
         {

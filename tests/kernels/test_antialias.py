@@ -192,6 +192,8 @@ def test_operator_is_well_formed():
         ({"positions": torch.zeros(3, 4)}, "faces names vertex"),
         ({"faces": torch.zeros(4, 3)}, "faces must be int32"),
         ({"neighbors": torch.zeros(4, 3, dtype=torch.int32)}, "neighbors must be int32"),
+        ({"neighbors": torch.full((400, 3), 400, dtype=torch.int32)}, "neighbors names triangle 400, but they are -1"),
+        ({"neighbors": torch.full((400, 3), -2, dtype=torch.int32)}, "neighbors names triangle -2, but they are -1"),
     ],
 )
 def test_bad_arguments_are_named(change, message):

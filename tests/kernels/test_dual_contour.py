@@ -191,6 +191,34 @@ def test_bad_input_is_named() -> None:
         dual_contour(inside, (2, 2, 0))
     with pytest.raises(ValueError, match="belong together"):
         dual_contour(inside.flatten(), (2, 2, 2), torch.zeros(1, dtype=torch.int32))
+    for cells in (torch.zeros(1, dtype=torch.int64), torch.zeros(1, 1, dtype=torch.int32)):
+        with pytest.raises(ValueError, match=r"cells must be \(M,\) int32"):
+            cell_samples(cells, (2, 2, 2))
+    with pytest.raises(ValueError, match="resolution"):
+        cell_samples(torch.zeros(1, dtype=torch.int32), (2, 2, 0))
+
+
+@pytest.mark.parametrize("cells", [[3, 1], [1, 1], [-1, 1], [0, 18], [2], [6], [0, 2**31 - 1]])
+def test_numbers_that_are_no_cells_are_refused(cells: list[int]) -> None:
+    """Of 2 × 2 × 2 cells, numbered by the samples 3 × 3 × 3 at their lowest corners: 2, 6 and 18 are on the border."""
+    listed = torch.tensor(cells, dtype=torch.int32)
+    with pytest.raises(ValueError, match="ascending, each once"):
+        cell_samples(listed, (2, 2, 2))
+    corners = torch.zeros(len(cells), 8, dtype=torch.int32)
+    with pytest.raises(ValueError, match="ascending, each once"):
+        dual_contour(torch.zeros(8, dtype=torch.bool), (2, 2, 2), listed, corners)
+
+
+@pytest.mark.parametrize("corner", [-1, 18, 2**31 - 1, -(2**31)])
+def test_corners_that_are_no_samples_are_refused(corner: int) -> None:
+    cells = torch.tensor([0, 1, 4], dtype=torch.int32)
+    samples_of, corners = cell_samples(cells, (2, 2, 2))
+    inside = torch.zeros(len(samples_of), dtype=torch.bool)
+    assert len(dual_contour(inside, (2, 2, 2), cells, corners).rows) == 0
+    assert len(samples_of) <= 18
+    corners[1, 5] = corner
+    with pytest.raises(ValueError, match="corners places among"):
+        dual_contour(inside, (2, 2, 2), cells, corners)
 
 
 def test_all_orders_of_axes() -> None:

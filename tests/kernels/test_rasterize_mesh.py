@@ -296,7 +296,7 @@ def test_operator_is_well_formed():
         ({"positions": torch.zeros(5, 4, dtype=torch.float64)}, "takes float32, positions is torch.float64"),
         ({"faces": torch.zeros(2, 3)}, "faces must be int32"),
         ({"faces": torch.zeros(2, 4, dtype=torch.int32)}, "faces must be int32"),
-        ({"faces": torch.tensor([[0, 1, 5]], dtype=torch.int32)}, "faces names vertex 5, but the vertices are 0 to 4"),
+        ({"faces": torch.tensor([[0, 1, 5]], dtype=torch.int32)}, "faces names vertex 5, but they are 0 to 4"),
         ({"faces": torch.tensor([[0, 1, -2]], dtype=torch.int32)}, "faces names vertex -2"),
         ({"width": 0}, "width = 0"),
         ({"height": 2.5}, "height = 2.5"),
