@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from kernels import _cpu
+from kernels.checks import check_floats, require_dtype
 from kernels.face_neighbors import face_neighbors
-from kernels.mesh_arguments import check_faces, check_positions, check_rast, require_float32
+from kernels.mesh_arguments import check_faces, check_positions, check_rast
 
 
 def antialias(color: Tensor, rast: Tensor, positions: Tensor, faces: Tensor, neighbors: Tensor | None = None) -> Tensor:
@@ -45,7 +46,7 @@ def antialias(color: Tensor, rast: Tensor, positions: Tensor, faces: Tensor, nei
         ValueError: a shape, dtype, device or vertex number does not fit; the message names it.
     """
     positions = check_antialias(color, rast, positions, faces)
-    require_float32("antialias", color=color, rast=rast, positions=positions)
+    require_dtype("antialias", positions, torch.float32)
     if neighbors is None:
         neighbors = face_neighbors(faces)
     elif neighbors.shape != faces.shape or neighbors.dtype != torch.int32 or neighbors.device != faces.device:
@@ -56,11 +57,10 @@ def antialias(color: Tensor, rast: Tensor, positions: Tensor, faces: Tensor, nei
 
 def check_antialias(color: Tensor, rast: Tensor, positions: Tensor, faces: Tensor) -> Tensor:
     """Check the arguments of ``antialias``; return positions as (B, V, 4)."""
+    check_floats(positions=positions, rast=rast, color=color)
     positions = check_positions(positions)
     check_faces(faces, positions.device)
-    check_rast(rast, positions)
-    if not isinstance(color, Tensor) or color.dtype != positions.dtype or color.device != positions.device:
-        raise ValueError(f"color must be a tensor of {positions.dtype} on {positions.device}, as positions is")
+    check_rast(rast)
     if color.ndim != 4 or color.shape[3] == 0 or color.shape[:3] != rast.shape[:3]:
         raise ValueError(f"color must have shape (B, H, W, C) with B, H, W = {tuple(rast.shape[:3])} as rast has")
     if len(positions) != len(rast):

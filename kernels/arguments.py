@@ -6,11 +6,12 @@ non-finite values are no error: the operations cull them.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from kernels.checks import check_floats, check_shape, check_size
 
 RASTERIZE_MODES = ("classic", "antialiased")
 RENDER_MODES = ("RGB", "D", "ED", "RGB+D", "RGB+ED")
@@ -56,27 +57,20 @@ def check_splats(
     }
     if backgrounds is not None:
         floats["backgrounds"] = backgrounds
-    for name, tensor in floats.items():
-        if not isinstance(tensor, Tensor):
-            raise ValueError(f"{name} must be a tensor, not {type(tensor).__name__}")
-        if not tensor.is_floating_point() or tensor.dtype != means.dtype or tensor.device != means.device:
-            raise ValueError(
-                f"{name} is {tensor.dtype} on {tensor.device}, means is {means.dtype} on {means.device}: "
-                "all must be of one float dtype on one device"
-            )
+    check_floats(**floats)
 
     count = means.shape[0] if means.ndim else 0
     for name, tail in (("means", (3,)), ("quats", (4,)), ("scales", (3,)), ("opacities", ())):
-        _check_shape(name, floats[name], (count, *tail), f"N = {count} splats")
+        check_shape(name, floats[name], (count, *tail), f"N = {count} splats")
     cameras = viewmats.shape[0] if viewmats.ndim else 0
     if cameras == 0:
         raise ValueError(f"viewmats must have shape (C, 4, 4) with C >= 1, not {tuple(viewmats.shape)}")
-    _check_shape("viewmats", viewmats, (cameras, 4, 4), f"C = {cameras} cameras")
-    _check_shape("Ks", Ks, (cameras, 3, 3), f"C = {cameras} cameras")
+    check_shape("viewmats", viewmats, (cameras, 4, 4), f"C = {cameras} cameras")
+    check_shape("Ks", Ks, (cameras, 3, 3), f"C = {cameras} cameras")
 
     channels = _check_colors(colors, count, sh_degree)
     if backgrounds is not None:
-        _check_shape("backgrounds", backgrounds, (cameras, channels), f"C = {cameras} cameras, D = {channels} channels")
+        check_shape("backgrounds", backgrounds, (cameras, channels), f"C = {cameras} cameras, D = {channels} channels")
 
     sizes = list(zip(_per_camera("width", width, cameras), _per_camera("height", height, cameras), strict=True))
     if masks is not None:
@@ -93,11 +87,6 @@ def check_splats(
     if render_mode not in RENDER_MODES:
         raise ValueError(f"render_mode = {render_mode!r}: it is one of {', '.join(RENDER_MODES)}")
     return sizes
-
-
-def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...], because: str) -> None:
-    if tensor.shape != shape:
-        raise ValueError(f"{name} must have shape {shape} ({because}), not {tuple(tensor.shape)}")
 
 
 def _check_colors(colors: Tensor, count: int, sh_degree: int | None) -> int:
@@ -121,13 +110,7 @@ def _per_camera(name: str, value: int | Sequence[int], cameras: int) -> list[int
     given = value if isinstance(value, Sequence) else [value] * cameras
     if len(given) != cameras:
         raise ValueError(f"{name} lists {len(given)} sizes for {cameras} cameras")
-    try:
-        values = [operator.index(v) for v in given]
-    except TypeError as error:
-        raise ValueError(f"{name} = {value!r}: it is an integer, or a sequence of one for each camera") from error
-    if min(values) < 1:
-        raise ValueError(f"{name} = {value}: images are at least one pixel wide and high")
-    return values
+    return [check_size(name, v) for v in given]
 
 
 def _check_masks(masks: Tensor | Sequence[Tensor], sizes: list[tuple[int, int]], device: torch.device) -> None:

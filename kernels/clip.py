@@ -16,6 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kernels.checks import check_floats, check_shape, check_size
+
 
 def clip_positions(
     vertices: Tensor, viewmats: Tensor, Ks: Tensor, width: int, height: int, near: float = 0.01, far: float = 1000.0
@@ -38,23 +40,15 @@ def clip_positions(
     Raises:
         ValueError: a shape, dtype, device or range does not fit; the message names it.
     """
-    tensors = {"vertices": vertices, "viewmats": viewmats, "Ks": Ks}
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or tensor.dtype != vertices.dtype or tensor.device != vertices.device:
-            raise ValueError(
-                f"{name} is {tensor.dtype} on {tensor.device}, vertices is {vertices.dtype} on {vertices.device}: "
-                "all must be of one float dtype on one device"
-            )
+    check_floats(vertices=vertices, viewmats=viewmats, Ks=Ks)
     if viewmats.ndim != 3 or viewmats.shape[0] == 0 or viewmats.shape[1:] != (4, 4):
         raise ValueError(f"viewmats must have shape (B, 4, 4) with B >= 1, not {tuple(viewmats.shape)}")
     cameras = len(viewmats)
-    if Ks.shape != (cameras, 3, 3):
-        raise ValueError(f"Ks must have shape {(cameras, 3, 3)} as viewmats has B = {cameras}, not {tuple(Ks.shape)}")
+    check_shape("Ks", Ks, (cameras, 3, 3), f"B = {cameras} cameras")
     shape = tuple(vertices.shape)
     if vertices.ndim not in (2, 3) or shape[-1] != 3 or (vertices.ndim == 3 and shape[0] != cameras):
         raise ValueError(f"vertices must have shape (V, 3) or (B, V, 3) with B = {cameras}, not {shape}")
-    if width < 1 or height < 1:
-        raise ValueError(f"width = {width}, height = {height}: images are at least one pixel wide and high")
+    width, height = check_size("width", width), check_size("height", height)
     if not 0 < near < far < float("inf"):
         raise ValueError(f"near = {near} and far = {far}: 0 < near < far must hold, both finite")
 

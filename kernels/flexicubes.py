@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from kernels import _cpu
+from kernels.checks import check_floats, check_shape, require_dtype
 from kernels.contour_tables import LOOPS
 from kernels.dual_contour import Contour
 
@@ -50,11 +51,10 @@ def flexicubes(
     """
     samples, cells = len(contour.samples), len(contour.rows)
     shapes = {"positions": (samples, 3), "field": (samples,), "weights": (cells, WEIGHTS)}
+    check_floats(field=field, positions=positions, weights=weights)
+    require_dtype("flexicubes", field, torch.float32, torch.float64)
     for (name, shape), tensor in zip(shapes.items(), (positions, field, weights), strict=True):
-        if tensor.shape != shape:
-            raise ValueError(f"{name} must have shape {shape} for {samples} samples, {cells} cells, not {tensor.shape}")
-        if tensor.dtype != field.dtype or field.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"{name} is {tensor.dtype}, field {field.dtype}: both float32 or both float64")
+        check_shape(name, tensor, shape, f"{samples} samples, {cells} cells")
     parts = (contour.cases, contour.first, contour.corners, contour.cell_edges, contour.quads)
     result: tuple[Tensor, Tensor] = torch.ops.egregium.flexicubes(positions, field, weights, *parts, midpoints)
     return result

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from kernels import _cpu
-from kernels.mesh_arguments import check_faces, check_rast, require_float32
+from kernels.checks import check_count, check_floats, require_dtype
+from kernels.mesh_arguments import check_faces, check_rast
 
 
 def interpolate(
@@ -43,7 +44,7 @@ def interpolate(
         ValueError: a shape, dtype, device or number does not fit; the message names it.
     """
     attributes, chosen = check_interpolate(attributes, rast, faces, rast_db, diff_attrs)
-    require_float32("interpolate", attributes=attributes, rast=rast, rast_db=rast_db)
+    require_dtype("interpolate", attributes, torch.float32)
     values, derivatives = torch.ops.egregium.interpolate(
         attributes, rast, faces, rast_db if chosen is not None else None, chosen or []
     )
@@ -58,19 +59,18 @@ def check_interpolate(
     diff_attrs: Sequence[int] | Literal["all"] | None,
 ) -> tuple[Tensor, list[int] | None]:
     """Check the arguments of ``interpolate``; return attributes (1 or B, V, A) and which to differentiate."""
-    if not isinstance(attributes, Tensor) or not attributes.is_floating_point():
-        raise ValueError("attributes must be a tensor of floats")
-    check_rast(rast, attributes)
+    check_floats(attributes=attributes, rast=rast, rast_db=rast_db)
+    check_rast(rast)
     check_faces(faces, attributes.device)
     batch, shape = len(rast), tuple(attributes.shape)
     if attributes.ndim not in (2, 3) or shape[-1] == 0 or (attributes.ndim == 3 and shape[0] not in (1, batch)):
         raise ValueError(f"attributes must have shape (V, A) or (B, V, A) with B = {batch} or 1, A >= 1, not {shape}")
     attributes = attributes if attributes.ndim == 3 else attributes[None]
+    check_count(attributes.shape[:2].numel(), 2**31 - 1, "vertices in all sets of attributes")
     if diff_attrs is None:
         return attributes, None
     if rast_db is None:
         raise ValueError("diff_attrs needs rast_db: pass the second tensor that rasterize_mesh returns")
-    check_rast(rast_db, attributes, "rast_db")
     if rast_db.shape != rast.shape:
         raise ValueError(f"rast_db has shape {tuple(rast_db.shape)}, rast {tuple(rast.shape)}: they must agree")
     if isinstance(diff_attrs, str):

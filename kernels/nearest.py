@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from kernels import _cpu
+from kernels.checks import check_count, check_floats, require_dtype
+from kernels.mesh_arguments import check_faces, check_indices
 
 
 def nearest(points: Tensor, vertices: Tensor, faces: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -34,23 +36,25 @@ def nearest(points: Tensor, vertices: Tensor, faces: Tensor | None = None) -> tu
 
     Raises:
         ValueError: a shape or dtype does not fit, there is nothing to be near to, a face names no vertex, or a
-            coordinate is not finite.
+            coordinate is not finite or so large (1e9 in float32, 1e76 in float64) that its products may not be.
     """
+    check_floats(points=points, vertices=vertices)
+    require_dtype("nearest", points, torch.float32, torch.float64)
+    # Fourth powers of lengths, sums of some two hundred of them, stay finite: so there is a nearest point.
+    largest = 0.25 * torch.finfo(points.dtype).max ** 0.25
     for name, tensor in (("points", points), ("vertices", vertices)):
         if tensor.ndim != 2 or tensor.shape[1] != 3:
-            raise ValueError(f"{name} must be (N, 3), not {tuple(tensor.shape)}")
-        if tensor.dtype not in (torch.float32, torch.float64) or tensor.dtype != points.dtype:
-            raise ValueError(f"{name} is {tensor.dtype}: points and vertices must both be float32 or both float64")
-        if not tensor.detach().isfinite().all():
-            raise ValueError(f"{name} has a coordinate that is not finite")
+            raise ValueError(f"{name} must have shape (N, 3), not {tuple(tensor.shape)}")
+        check_count(len(tensor), 2**31 - 1, name)
+        if not (tensor.detach().abs() < largest).all():
+            raise ValueError(f"{name} has a coordinate that is not finite, or beyond ±{largest:.2g}")
     if faces is None:
         faces = torch.arange(len(vertices), dtype=torch.int32)[:, None].expand(-1, 3)
-    if faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype != torch.int32:
-        raise ValueError(f"faces must be (F, 3) int32, not {tuple(faces.shape)} {faces.dtype}")
+    else:
+        check_faces(faces, vertices.device, most=2**31 - 1)
     if len(faces) == 0:
         raise ValueError("there is no triangle to be near to")
-    if faces.min() < 0 or faces.max() >= len(vertices):
-        raise ValueError(f"faces name vertices {int(faces.min())} to {int(faces.max())} of {len(vertices)}")
+    check_indices(faces, len(vertices), "vertices")
     result: tuple[Tensor, Tensor, Tensor] = torch.ops.egregium.nearest(points, vertices, faces)
     return result
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from kernels import _cpu
-from kernels.mesh_arguments import check_faces, check_positions, check_size, require_float32
+from kernels.checks import check_size, require_dtype
+from kernels.mesh_arguments import check_faces, check_positions
 
 
 def rasterize_mesh(
@@ -53,7 +54,7 @@ def rasterize_mesh(
     """
     positions = check_positions(positions)
     check_faces(faces, positions.device)
-    require_float32("rasterize_mesh", positions=positions)
+    require_dtype("rasterize_mesh", positions, torch.float32)
     width, height = check_size("width", width), check_size("height", height)
     layers = check_size("layers", layers, most=1024)
     rast, rast_db = torch.ops.egregium.rasterize_mesh(positions, faces, width, height, layers)

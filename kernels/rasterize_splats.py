@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kernels import _cpu
 from kernels.arguments import check_splats
+from kernels.checks import require_dtype
 from kernels.geometry import splat_planes
 
 LOG2_255 = 7.994353436858858
@@ -103,6 +104,7 @@ def rasterize_splats(
         rasterize_mode=rasterize_mode,
         render_mode=render_mode,
     )
+    require_dtype("rasterize_splats", means, torch.float32)
     with_depth = render_mode != "RGB"
     with_color = render_mode.startswith("RGB")
     images, alphas, views, medians, normal_images = [], [], [], [], []
@@ -234,9 +236,6 @@ def _scene(tensors: list[Tensor | None], numbers: tuple[Any, ...]) -> tuple[Any,
     mask = held[-1]
     if mask is not None:
         held[-1] = mask.view(torch.uint8)
-    first = held[0]
-    if first is not None and first.dtype != torch.float32:
-        raise ValueError(f"rasterize_splats takes float32, not {first.dtype}; kernels.reference takes any float dtype")
     return _cpu.Scene(*held, *numbers, torch.get_num_threads()), held
 
 

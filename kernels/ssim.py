@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kernels import _cpu
+from kernels.checks import check_count, check_floats, require_dtype
 
 
 def ssim(image: Tensor, reference: Tensor) -> Tensor:
@@ -26,12 +27,13 @@ def ssim(image: Tensor, reference: Tensor) -> Tensor:
         (H, W, C) in [-1, 1], 1 where the images are alike. Differentiable in ``image`` alone.
 
     Raises:
-        ValueError: shapes differ, or the dtype is not float32.
+        ValueError: shapes or dtypes differ, the dtype is not float32, or a row has more than 2²⁴ values.
     """
+    check_floats(image=image, reference=reference)
+    require_dtype("ssim", image, torch.float32)
     if image.ndim != 3 or image.shape != reference.shape:
         raise ValueError(f"image {tuple(image.shape)} and reference {tuple(reference.shape)} must be (H, W, C) alike")
-    if image.dtype != torch.float32 or reference.dtype != torch.float32:
-        raise ValueError(f"image is {image.dtype}, reference {reference.dtype}: both must be float32")
+    check_count(image.shape[1] * image.shape[2], 2**24, "values in a row of image")
     result: Tensor = torch.ops.egregium.ssim(image, reference, image.requires_grad and torch.is_grad_enabled())[0]
     return result
 

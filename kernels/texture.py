@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kernels import _cpu
-from kernels.mesh_arguments import require_float32
+from kernels.checks import MOST_PIXELS, check_count, check_floats, require_dtype
 
 FILTER_MODES = ("nearest", "linear", "linear-mipmap-linear")
 BOUNDARY_MODES = ("wrap", "clamp", "zero")
@@ -54,7 +54,7 @@ def texture(
         ValueError: a shape, dtype, device or mode does not fit; the message names it.
     """
     check_texture(texture, uv, uv_da, filter_mode, boundary_mode)
-    require_float32("texture", texture=texture, uv=uv, uv_da=uv_da)
+    require_dtype("texture", texture, torch.float32)
     height, width = texture.shape[1:3]
     levels = [texture]
     if filter_mode == "linear-mipmap-linear":
@@ -88,17 +88,7 @@ def halve(image: Tensor) -> Tensor:
 
 def check_texture(texture: Tensor, uv: Tensor, uv_da: Tensor | None, filter_mode: str, boundary_mode: str) -> None:
     """Check the arguments of ``texture``."""
-    tensors = {"texture": texture, "uv": uv}
-    if uv_da is not None:
-        tensors["uv_da"] = uv_da
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            raise ValueError(f"{name} must be a tensor of floats")
-        if tensor.dtype != texture.dtype or tensor.device != texture.device:
-            raise ValueError(
-                f"{name} is {tensor.dtype} on {tensor.device}, texture is {texture.dtype} on {texture.device}: "
-                "all must be of one float dtype on one device"
-            )
+    check_floats(texture=texture, uv=uv, uv_da=uv_da)
     if uv.ndim != 4 or uv.shape[3] != 2:
         raise ValueError(f"uv must have shape (B, H, W, 2), not {tuple(uv.shape)}")
     if texture.ndim != 4 or 0 in texture.shape or texture.shape[0] not in (1, uv.shape[0]):
@@ -106,6 +96,8 @@ def check_texture(texture: Tensor, uv: Tensor, uv_da: Tensor | None, filter_mode
             f"texture must have shape (Bt, Ht, Wt, C), Bt = 1 or uv's B = {uv.shape[0]}, none of them 0, "
             f"not {tuple(texture.shape)}"
         )
+    check_count(texture.shape[:3].numel(), MOST_PIXELS, "texels in all textures")
+    check_count(uv.shape[:3].numel(), MOST_PIXELS, "pixels of uv")
     if filter_mode not in FILTER_MODES:
         raise ValueError(f"filter_mode = {filter_mode!r}: it is one of {', '.join(FILTER_MODES)}")
     if boundary_mode not in BOUNDARY_MODES:

@@ -43,7 +43,7 @@ template <class T> void closest(const Vector<T> (&v)[3], int32_t face, Hit<T>& b
     const Vector<T> ab = v[1] - v[0], ac = v[2] - v[0], n = cross(ab, ac);
     const T nn = dot(n, n), w1 = dot(n, cross(ac, v[0])), w2 = dot(n, cross(v[0], ab)), w0 = nn - w1 - w2;
     if (nn > 0 && w0 >= 0 && w1 >= 0 && w2 >= 0) {
-        const T height = dot(n, v[0]), d = height * height / nn;
+        const T height = dot(n, v[0]), d = height * (height / nn);
         if (d < best.distance2) best = {d, face, {w0 / nn, w1 / nn, w2 / nn}};
         return;
     }

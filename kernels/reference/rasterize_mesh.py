@@ -19,7 +19,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.mesh_arguments import check_faces, check_indices, check_positions, check_size
+from kernels.checks import check_size
+from kernels.mesh_arguments import check_faces, check_indices, check_positions
 
 PAIRS_AT_ONCE = 2**21
 

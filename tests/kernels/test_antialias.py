@@ -186,7 +186,7 @@ def test_operator_is_well_formed():
     ("change", "message"),
     [
         ({"color": torch.zeros(1, 7, 8, 2)}, "color must have shape"),
-        ({"color": torch.zeros(1, 7, 9, 2, dtype=torch.float64)}, "color must be a tensor of torch.float32"),
+        ({"color": torch.zeros(1, 7, 9, 2, dtype=torch.float64)}, "color is torch.float64"),
         ({"rast": torch.zeros(7, 9, 4)}, "rast must have shape"),
         ({"positions": torch.zeros(2, 50, 4)}, "positions holds 2 sets"),
         ({"positions": torch.zeros(3, 4)}, "faces names vertex"),

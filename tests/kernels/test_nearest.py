@@ -56,6 +56,21 @@ def test_a_small_triangle_far_away_keeps_its_digits() -> None:
     torch.testing.assert_close(weights.double(), expected[2], rtol=0, atol=0.02)
 
 
+@pytest.mark.parametrize("size", [1e-7, 1e6, 2e8])
+def test_any_size_has_a_nearest_point(size: float) -> None:
+    """In float32, whose range ends at 3e38: the sixth power of a length would leave it."""
+    points, vertices, triangles = soup(100, 60, torch.float32)
+    squared, index, _ = nearest(size * points, size * vertices, triangles)
+    expected = reference(points.double(), vertices.double(), triangles)[0]
+    assert index.min() >= 0
+    torch.testing.assert_close(squared.double().sqrt() / size, expected.sqrt(), atol=2e-6, rtol=0)
+
+
+def test_no_points_are_no_error() -> None:
+    _, vertices, triangles = soup(0, 60, torch.float32)
+    assert [len(result) for result in nearest(torch.zeros(0, 3), vertices, triangles)] == [0, 0, 0]
+
+
 def test_without_faces_the_vertices_are_points() -> None:
     points, vertices, _ = soup(50, 80, torch.float64)
     squared, index, weights = nearest(points, vertices)
@@ -95,13 +110,16 @@ def test_operator_is_well_formed() -> None:
 def test_bad_arguments() -> None:
     points, vertices, triangles = soup(3, 8, torch.float32)
     for arguments, message in (
-        ((points[:, :2], vertices, triangles), r"points must be \(N, 3\)"),
+        ((points[:, :2], vertices, triangles), r"points must have shape \(N, 3\)"),
         ((points, vertices.double(), triangles), "vertices is torch.float64"),
         ((points, vertices, triangles.long()), "int64"),
         ((points, vertices, triangles[:0]), "no triangle"),
         ((points, vertices[:0]), "no triangle"),
-        ((points, vertices, triangles + 99), "name vertices"),
+        ((points, vertices, triangles + 99), "faces names vertex"),
         ((points / 0, vertices, triangles), "points has a coordinate that is not finite"),
+        ((points, 0 * vertices / 0, triangles), "vertices has a coordinate that is not finite"),
+        ((points, 2e9 * vertices, triangles), r"vertices has a coordinate .* beyond ±1\.1e\+09"),
+        ((points.half(), vertices.half(), triangles), "nearest takes float32 or float64, not torch.float16"),
     ):
         with pytest.raises(ValueError, match=message):
             nearest(*arguments)

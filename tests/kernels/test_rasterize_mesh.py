@@ -293,7 +293,7 @@ def test_operator_is_well_formed():
         ({"positions": torch.zeros(5, 3)}, "positions must have shape"),
         ({"positions": torch.zeros(0, 5, 4)}, "positions must have shape"),
         ({"positions": [1.0]}, "positions must be a tensor"),
-        ({"positions": torch.zeros(5, 4, dtype=torch.float64)}, "takes float32, positions is torch.float64"),
+        ({"positions": torch.zeros(5, 4, dtype=torch.float64)}, "takes float32, not torch.float64"),
         ({"faces": torch.zeros(2, 3)}, "faces must be int32"),
         ({"faces": torch.zeros(2, 4, dtype=torch.int32)}, "faces must be int32"),
         ({"faces": torch.tensor([[0, 1, 5]], dtype=torch.int32)}, "faces names vertex 5, but they are 0 to 4"),
