@@ -67,8 +67,10 @@ def test_sizes_come_back_per_camera():
     ],
 )
 def test_errors_name_the_argument(name, value):
-    about = "colors" if name == "sh_degree" and value == 1 else name
-    with pytest.raises(ValueError, match=about):
+    about = {"far_plane": "near_plane = 0.01 and far_plane"}.get(name, name)
+    if name == "sh_degree" and value == 1:
+        about = "colors"
+    with pytest.raises(ValueError, match=f"^{about}"):
         check_splats(**{**valid(), name: value})
 
 

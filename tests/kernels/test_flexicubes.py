@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from surface_scenes import random_field, samples
+from thread_counts import check_same_bits
 from torch import Tensor
 
 from kernels.dual_contour import Contour, dual_contour
@@ -125,17 +126,12 @@ def test_values_near_zero_have_finite_gradients(function: Callable[..., Any], ou
 def test_threads_do_not_matter() -> None:
     *tensors, contour = scene((20, 21, 22))
     inputs = [t.requires_grad_() for t in tensors]
-    threads = torch.get_num_threads()
-    results = []
-    try:
-        for count in (1, 3):
-            torch.set_num_threads(count)
-            vertices, deviations = flexicubes(*inputs, contour, True)
-            results.append([vertices, *torch.autograd.grad((vertices.square().sum() + deviations.sum()), inputs)])
-    finally:
-        torch.set_num_threads(threads)
-    for a, b in zip(*results, strict=True):
-        assert torch.equal(a, b)
+
+    def run() -> list[Tensor]:
+        vertices, deviations = flexicubes(*inputs, contour, True)
+        return [vertices, *torch.autograd.grad(vertices.square().sum() + deviations.sum(), inputs)]
+
+    check_same_bits(run)
 
 
 def test_operator_is_well_formed() -> None:

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raster_scenes import random_triangles
+from thread_counts import check_same_bits
 
 from kernels.rasterize_mesh import rasterize_mesh
 from kernels.reference.rasterize_mesh import rasterize_mesh as reference
@@ -260,19 +261,13 @@ def test_nothing_to_draw():
 
 def test_same_bits_with_any_number_of_threads():
     positions, faces = random_triangles(5, 3000, vertices=400, batch=2)
-    before = torch.get_num_threads()
-    runs = []
-    try:
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            leaf = positions.clone().requires_grad_()
-            rast, rast_db = rasterize_mesh(leaf, faces, 150, 70, layers=2)
-            (rast.sum() + rast_db.sum()).backward()
-            runs.append((rast, rast_db, leaf.grad))
-    finally:
-        torch.set_num_threads(before)
-    for run in runs[1:]:
-        assert all(torch.equal(one, other) for one, other in zip(runs[0], run, strict=True))
+    positions.requires_grad_()
+
+    def run() -> list[torch.Tensor]:
+        rast, rast_db = rasterize_mesh(positions, faces, 150, 70, layers=2)
+        return [rast, rast_db, *torch.autograd.grad(rast.sum() + rast_db.sum(), positions)]
+
+    check_same_bits(run)
 
 
 def test_strided_inputs():

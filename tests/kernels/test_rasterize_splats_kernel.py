@@ -22,6 +22,7 @@ from splat_scenes import (
     random_scene,
     random_weights,
 )
+from thread_counts import check_same_bits
 
 from kernels.rasterize_splats import rasterize_splats
 from kernels.reference.rasterize_splats import rasterize_splats as reference
@@ -255,18 +256,12 @@ def test_same_bits_again_and_with_any_number_of_threads():
         random_scene(60, 2500, [(80, 50)], sh_degree=1, render_mode="RGB+ED", backgrounds=True), torch.float32
     )
     weights = random_weights(0, outputs(rasterize_splats(**arguments)))
-    before = torch.get_num_threads()
-    runs = []
-    try:
-        for threads in (1, 1, 2, 3):
-            torch.set_num_threads(threads)
-            images = outputs(rasterize_splats(**arguments))[0]
-            runs.append([*images.values(), *gradients(rasterize_splats, arguments, weights).values()])
-    finally:
-        torch.set_num_threads(before)
-    for run in runs[1:]:
-        for one, other in zip(runs[0], run, strict=True):
-            assert torch.equal(one, other)
+
+    def run() -> list[torch.Tensor]:
+        images = outputs(rasterize_splats(**arguments))[0]
+        return [*images.values(), *gradients(rasterize_splats, arguments, weights).values()]
+
+    check_same_bits(run, (1, 1, 2, 3))
 
 
 def test_gradients_reach_only_what_asks_for_them():
