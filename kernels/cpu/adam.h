@@ -5,10 +5,11 @@
 #pragma once
 
 #include "images.h"
-#include "pairs.h"
+#include "pool.h"
 #include "simd.h"
 
 namespace ISA {
+using namespace egregium;
 
 void adam(const AdamArrays& a) {
     constexpr int rows_a_task = 512, most = 64;

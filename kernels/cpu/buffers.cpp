@@ -1,6 +1,5 @@
 #include "buffers.h"
 
-#include <algorithm>
 #include <cstdlib>
 #include <mutex>
 #include <new>

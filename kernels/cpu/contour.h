@@ -32,7 +32,7 @@ struct ContourInput {
 /// Blocks of scratch memory (buffers.h) that the caller takes over.
 struct Contour {
     int64_t n_cells = 0, n_samples = 0, n_edges = 0, n_vertices = 0;
-    int64_t open_edges = 0;          // crossed edges of cells that lack a neighbour around them: then nothing below is made
+    int64_t open_edges = 0;          // crossed edges of cells that lack a neighbour around them: then edges and quads have gaps
     int64_t* rows = nullptr;         // (n_cells) of the active cells among all
     int16_t* cases = nullptr;        // (n_cells) rows of the tables
     int32_t* first = nullptr;        // (n_cells + 1) number of a cell's first vertex; the last is their number

@@ -5,7 +5,6 @@
 #include "nearest.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <numeric>

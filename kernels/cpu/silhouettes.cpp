@@ -1,8 +1,6 @@
 // What happens once for each crossing or each triangle rather than for each pixel: the neighbours of triangles, the
 // blending at crossings and its gradients. Too little work for SIMD or threads.
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "mesh.h"

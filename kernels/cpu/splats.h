@@ -2,7 +2,6 @@
 // leaves for its backward pass.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "inlined.h"

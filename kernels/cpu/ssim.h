@@ -7,10 +7,11 @@
 
 #include "buffers.h"
 #include "images.h"
-#include "pairs.h"
+#include "pool.h"
 #include "simd.h"
 
 namespace ISA {
+using namespace egregium;
 
 // The loops over pixels read and write a dozen arrays, none of which overlap: more than GCC checks for by itself.
 #if defined(__clang__)
