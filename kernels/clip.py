@@ -29,7 +29,7 @@ def clip_positions(
         viewmats: (B, 4, 4) world to camera, OpenCV axes (x right, y down, z forward).
         Ks: (B, 3, 3) intrinsics in pixels, skew included; the centre of pixel (0, 0) is at (0.5, 0.5). The third row
             counts as (0, 0, 1).
-        width: of the image in pixels.
+        width: of the image in pixels, 1 to 32768.
         height: likewise.
         near: camera z of the near plane, > 0.
         far: camera z of the far plane.

@@ -57,7 +57,7 @@ def rasterize_splats(
         colors: (N, D) colours or any features; or (N, K, 3) spherical-harmonic coefficients with ``sh_degree``.
         viewmats: (C, 4, 4) world to camera, OpenCV axes (x right, y down, z forward).
         Ks: (C, 3, 3) intrinsics in pixels; the centre of pixel (0, 0) is at (0.5, 0.5). Skew is ignored.
-        width: of the images, one for all cameras or one each.
+        width: of the images, 1 to 32768, one for all cameras or one each.
         height: likewise.
         sh_degree: 0 to 3: colour = max(0, ½ + Σ Y_k(direction) colors[:, k]); None: ``colors`` are colours.
         near_plane: splats nearer than this are culled.

@@ -6,6 +6,7 @@ import torch
 from kernels.adam_step import BETAS, adam_step
 
 
+@pytest.mark.usefixtures("instruction_set")
 @pytest.mark.parametrize("columns", [1, 3, 4, 48])
 def test_is_torch_adam(columns: int) -> None:
     generator = torch.Generator().manual_seed(0)
