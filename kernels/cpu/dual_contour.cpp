@@ -70,18 +70,29 @@ void scan_dense(const ContourInput& in, int i, std::vector<Active>& found) {
     }
 }
 
-/// Whether a row of the list holds the number of a cell, higher than the one before it.
-bool is_next_cell(int nx, int ny, int nz, const int32_t* cells, int64_t row) {
-    const int32_t number = cells[row], column = number / (nz + 1);
-    return number > (row ? cells[row - 1] : -1) && number % (nz + 1) < nz && column % (ny + 1) < ny && column / (ny + 1) < nx;
-}
+/// Looks at a list's numbers, one after the other.
+struct Ascending {
+    int nx, ny, nz;
+    int32_t previous, end = 0;  // below `end` all are cells of the column that was found last
+
+    /// Whether a number is that of a cell, and higher than the one before it.
+    bool is_next(int32_t number) {
+        if (number <= previous) return false;
+        previous = number;
+        if (number < end) return true;
+        const int32_t column = number / (nz + 1);
+        end = column * (nz + 1) + nz;
+        return number < end && column % (ny + 1) < ny && column / (ny + 1) < nx;
+    }
+};
 constexpr const char* no_cells = "cells must be numbers of the grid's cells, ascending, each once";
 
 /// Returns whether cells and corners are what they should be.
 bool scan_sparse(const ContourInput& in, int task, std::vector<Active>& found) {
-    const int64_t end = std::min(in.n_cells, int64_t(task + 1) * chunk);
-    for (int64_t row = int64_t(task) * chunk; row < end; ++row) {
-        if (!is_next_cell(in.nx, in.ny, in.nz, in.cells, row)) return false;
+    const int64_t first = int64_t(task) * chunk, end = std::min(in.n_cells, first + chunk);
+    Ascending cells{in.nx, in.ny, in.nz, first ? in.cells[first - 1] : -1};
+    for (int64_t row = first; row < end; ++row) {
+        if (!cells.is_next(in.cells[row])) return false;
         int occupancy = 0;
         for (int c = 0; c < 8; ++c) {
             const int32_t sample = in.corners[8 * row + c];
@@ -229,8 +240,9 @@ Contour dual_contour(const ContourInput& in, const ContourTables& tables) {
 }
 
 int64_t cell_samples(int nx, int ny, int nz, const int32_t* cells, int64_t n_cells, int32_t* samples, int32_t* corners) {
+    Ascending list{nx, ny, nz, -1};
     for (int64_t row = 0; row < n_cells; ++row)
-        if (!is_next_cell(nx, ny, nz, cells, row)) throw std::invalid_argument(no_cells);
+        if (!list.is_next(cells[row])) throw std::invalid_argument(no_cells);
     // Eight sorted lists, the cells' numbers shifted by each corner: merge them.
     const int32_t stride[3] = {(ny + 1) * (nz + 1), nz + 1, 1};
     int64_t at[8] = {}, count = 0;
