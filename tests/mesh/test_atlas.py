@@ -133,10 +133,10 @@ def test_impossible_wishes():
 
 def test_charts_are_given_up_when_asked_to():
     events = Events()
-    threading.Timer(0.5, events.cancel).start()
+    threading.Timer(0.7, events.cancel).start()
     begun = time.monotonic()
     with pytest.raises(Cancelled):
-        unwrap(sphere(6), 256, events)  # 82,000 triangles take much longer
+        unwrap(sphere(6), 8192, events)  # takes seconds
     assert time.monotonic() - begun < 2.5
 
 
