@@ -9,20 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from kernels.dual_contour import Contour
 
-
-def fans(contour: Contour) -> Tensor:
-    """Return four triangles a quad, around its middle; the middles are the vertices behind the contour's."""
-    quads = contour.quads
-    middle = torch.arange(contour.vertex_count, contour.vertex_count + len(quads), dtype=torch.int32)
+def fans(quads: Tensor, vertex_count: int) -> Tensor:
+    """Return four triangles a quad, around its middle; the middles are the vertices from ``vertex_count`` on."""
+    middle = torch.arange(vertex_count, vertex_count + len(quads), dtype=torch.int32)
     return torch.stack([quads, quads.roll(-1, dims=1), middle[:, None].expand(-1, 4)], dim=2).view(-1, 3)
 
 
-def split_by_weights(contour: Contour, gamma: Tensor) -> Tensor:
-    """Return two triangles a quad, along the diagonal with the larger product of its cells' γ (A,)."""
-    g = gamma[contour.vertex_cells()][contour.quads.long()]
-    return _split(contour.quads, g[:, 0] * g[:, 2] > g[:, 1] * g[:, 3])
+def split_by_weights(quads: Tensor, gamma: Tensor) -> Tensor:
+    """Return two triangles a quad, along the diagonal with the larger product of its vertices' γ (V,)."""
+    g = gamma[quads.long()]
+    return _split(quads, g[:, 0] * g[:, 2] > g[:, 1] * g[:, 3])
 
 
 def split_by_normals(quads: Tensor, normals: Tensor) -> Tensor:

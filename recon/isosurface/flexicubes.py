@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -46,6 +46,22 @@ class Surface:
     faces: Tensor
     deviation: Tensor
     contour: Contour
+
+
+class Connectivity(Protocol):
+    """What a contour of any grid tells: the cells that the surface meets, the samples and ends of crossed edges."""
+
+    @property
+    def rows(self) -> Tensor:
+        """Return (A,) places of the cells among the grid's."""
+
+    @property
+    def samples(self) -> Tensor:
+        """Return (P,) distinct places of samples among the grid's."""
+
+    @property
+    def edges(self) -> Tensor:
+        """Return (E, 2) places among those, the inside one first."""
 
 
 class FlexiCubes:
@@ -195,11 +211,14 @@ class FlexiCubes:
         positions = self.deformed(deform, contour.samples)
         vertices, deviations = flexicubes(positions, sampled(field, contour), active, contour, training)
         deviation = deviations.sum() / max(1, len(deviations))
-        faces = fans(contour) if training else split_by_weights(contour, active.detach()[:, -1])
+        if training:
+            faces = fans(contour.quads, contour.vertex_count)
+        else:
+            faces = split_by_weights(contour.quads, active.detach()[contour.vertex_cells(), -1])
         return Surface(vertices, faces, deviation, contour)
 
 
-def activate(contour: Contour, weights: Tensor | None, field: Tensor) -> Tensor:
+def activate(contour: Connectivity, weights: Tensor | None, field: Tensor) -> Tensor:
     """Return (A, 21) positive α, β, γ of the active cells from w of all cells."""
     scale, middle = field.new_full((WEIGHTS,), _RANGE), field.new_ones(WEIGHTS)
     scale[-1] = middle[-1] = 0.5
@@ -234,12 +253,12 @@ def rows(tensor: Tensor, index: Tensor) -> Tensor:
     return result
 
 
-def sampled(field: Tensor, contour: Contour) -> Tensor:
+def sampled(field: Tensor, contour: Connectivity) -> Tensor:
     """Return the (P,) values at ``contour.samples``."""
     return rows(field.reshape(-1), contour.samples)
 
 
-def sign_loss(field: Tensor, contour: Contour) -> Tensor:
+def sign_loss(field: Tensor, contour: Connectivity) -> Tensor:
     """Return L_sign (Eq 9): what pulls apart the signs of neighbouring samples towards one; 0 without a surface."""
     inner, outer = sampled(field, contour)[contour.edges.long()].unbind(dim=1)
     return (softplus(-inner) + softplus(outer)).sum() / max(1, len(inner))
