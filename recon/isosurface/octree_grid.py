@@ -11,7 +11,7 @@ Where leaves of two sizes meet, the coarser one's face counts as four and its ed
 have nothing finer on them. Every minimal face lies between two leaves; every minimal edge has four quadrants around it,
 two of which belong to one leaf if the edge runs across that leaf's face. A sample in the middle of some leaf's edge or
 face *hangs*: its value is the mean of those at the ends or corners there. There is one such edge or face only: in
-halves of that leaf the sample has one odd coordinate on an edge, two on a face, and in other units it has none or more.
+halves of that leaf one coordinate of the sample is odd on an edge, two are on a face, and no other unit gives that.
 
 Sources: Ju et al. 2002, "Dual Contouring of Hermite Data", §4 (minimal edges); Shen et al. 2023, "Flexible Isosurface
 Extraction for Gradient-Based Mesh Optimization", supplement A.2 (hanging samples).

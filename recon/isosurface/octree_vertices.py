@@ -6,8 +6,8 @@
 
 So a leaf's weights stay 21, whatever its neighbours.
 
-Source: Shen et al. 2023, "Flexible Isosurface Extraction for Gradient-Based Mesh Optimization", §4; α and β where leaves
-of two sizes meet are our choice.
+Source: Shen et al. 2023, "Flexible Isosurface Extraction for Gradient-Based Mesh Optimization", §4; α and β where
+leaves of two sizes meet are our choice.
 Conventions: a leaf's lattice is that of octree_grid.py.
 """
 
