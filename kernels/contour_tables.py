@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 NONE = 255
 """What tables have where there is nothing."""
 
+CORNERS = np.array([[c & 1, c >> 1 & 1, c >> 2 & 1] for c in range(8)], np.uint8)
+"""(8, 3) where a corner lies."""
 EDGES = np.array([[c, c | 1 << a] for a in range(3) for c in range(8) if not c >> a & 1], np.uint8)
 """(12, 2) corners at an edge's ends, the lower first."""
 EDGE_AT = np.full((8, 3), NONE, np.uint8)

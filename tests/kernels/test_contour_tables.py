@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kernels.contour_tables import (
+    CORNERS,
     COUNTS,
     EDGE_AT,
     EDGES,
@@ -21,7 +22,6 @@ from kernels.contour_tables import (
 )
 
 CASES = range(256)
-CORNERS = np.array([[c & 1, c >> 1 & 1, c >> 2 & 1] for c in range(8)], np.uint8)
 
 
 def rotations() -> list[list[int]]:
