@@ -4,9 +4,12 @@ An outlier is a point whose mean distance d to its nearest neighbours is much la
 that of most points:
 
     d_i > 3 median over neighbours j of d_j     or     d_i > 8 median of d
+                                                or     d_i > 2 median of d and σ_i > 0.2
 
-The first alone would keep outliers that are neighbours of each other, the second alone would cut away whatever was
-scanned from afar. Thinning averages positions, normals and colours over a grid's cells, which also takes noise out.
+with σ the deviation of the neighbours from their plane, as a share of the larger one in it. The first alone would keep
+outliers that are neighbours of each other, the second alone would cut away whatever was scanned from afar; outliers
+that are many lie in space, not on a surface, which the third sees. Thinning averages positions, normals and colours
+over a grid's cells, which also takes noise out.
 
 Source: the second rule is Rusu et al. 2008, "Towards 3D Point Cloud Based Object Maps", §3.1 (there with mean and
 deviation, which outliers themselves move); the first is the local outlier factor of Breunig et al. 2000, simplified.
@@ -27,7 +30,9 @@ from recon.isosurface.cloud_normals import neighbours
 FEWEST = 50
 """Fewer points than this determine no surface."""
 _NEIGHBOURS = 8
-_LOCAL, _GLOBAL = 3.0, 8.0
+_LOCAL, _GLOBAL, _SPARSE = 3.0, 8.0, 2.0
+_ROUND = 0.2
+_PASSES = 4
 _AVERAGED = 20
 """No more points than this, on the mean, are averaged into one: of larger clouds every second, third … is taken."""
 _FLAT = 1e-4
@@ -80,7 +85,7 @@ def clean(cloud: Cloud, most: int, outliers: bool, warn: Warn, check: Callable[[
     check()
     cloud = thin(_unit_normals(cloud, warn), most, check)
     if outliers:
-        for _ in range(2):  # the first pass takes those apart away, which hid smaller groups
+        for _ in range(_PASSES):  # those that are taken away hid others
             kept = ~isolated(cloud.xyz, check)
             if kept.all() or kept.sum() < FEWEST:
                 break
@@ -94,7 +99,15 @@ def isolated(xyz: NDArray[np.float64], check: Callable[[], None] = lambda: None)
     """Return (P,) which points are outliers."""
     distance, index = neighbours(xyz, _NEIGHBOURS, check)
     mean = distance.mean(axis=1)
-    return (mean > _LOCAL * np.median(mean[index], axis=1)) | (mean > _GLOBAL * np.median(mean))
+    typical = np.median(mean)
+    found = (mean > _LOCAL * np.median(mean[index], axis=1)) | (mean > _GLOBAL * typical)
+    some = np.flatnonzero(~found & (mean > _SPARSE * typical))
+    near = np.concatenate([xyz[some, None], xyz[index[some]]], axis=1)
+    near -= near.mean(axis=1, keepdims=True)
+    squares = np.linalg.eigvalsh(np.einsum("pki,pkj->pij", near, near))
+    found[some] = np.sqrt(np.maximum(squares[:, 0], 0)) > _ROUND * np.sqrt(squares[:, 2])
+    result: NDArray[np.bool_] = found
+    return result
 
 
 def thin(cloud: Cloud, most: int, check: Callable[[], None] = lambda: None) -> Cloud:

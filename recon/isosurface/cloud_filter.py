@@ -4,13 +4,15 @@ Noise is measured as the residual of a quadric fitted to neighbours,
 
     z ≈ a + b x + c y + d x² + e x y + f y²,   σ = median over points of √(Σ residual² / (k - 6)),
 
-among as many neighbours k as make their radius 4 σ at least: fewer see nothing but noise. Then, in turn,
+among as many neighbours k as make their radius 4 σ at least: fewer see nothing but noise. Then four times the first,
+and with the last two of them in turn the second of
 
     n_i ← normalised Σ_j w_ij n_j,             w_ij = exp(-|p_i - p_j|²/2r²) exp(-|n_i - n_j|²/2s²)
     p_i ← p_i + n_i Σ_j w_ij h_ij / Σ_j w_ij,  h_ij = ½ (n_i + n_j) · (p_j - p_i)
 
 h_ij is how far the surface through p_j with normal n_j passes above p_i if it bends evenly in between: on a sphere it
-is 0, so that curved surfaces do not shrink. Neighbours beyond an edge have other normals and therefore no weight.
+is 0, so that curved surfaces do not shrink. Neighbours beyond an edge have other normals and therefore no weight: the
+normals come first, as positions moved by normals that are still blurred round the edges off, and s is smaller then.
 
 Source: bilateral normals as in Öztireli et al. 2009, "Feature Preserving Point Set Surfaces" (RIMLS), §4, and Jones et
 al. 2004, "Normal Improvement for Point Rendering"; the even-bend height is that of curved PN triangles' edges (Vlachos
@@ -30,8 +32,8 @@ SCALES = (12, 24, 48, 96, 160)
 """Numbers of neighbours that are tried."""
 _PAST = 4.0
 _PROBES = 1000
-_ANGLE = 0.45  # s: of unit vectors 26 degrees apart
-_ROUNDS = 4
+_ANGLE, _MOVED_ANGLE = 0.45, 0.3  # s for normals, for positions: of unit vectors 26 and 17 degrees apart
+_ROUNDS, _MOVES = 4, 2
 CLEAN = 0.05
 """Noise below this share of the distance to the nearest neighbour needs no smoothing."""
 
@@ -69,20 +71,20 @@ def smooth(xyz: Vectors, normals: Vectors, count: int, check: Callable[[], None]
     distance, index = neighbours(xyz, count, check)
     reach = distance[:, -1:] / 2
     xyz, normals = xyz.copy(), normals.copy()
-    for _ in range(_ROUNDS):
+    for turn in range(_ROUNDS):
         heights, turned = np.zeros(len(xyz)), np.empty_like(normals)
         for part in np.array_split(np.arange(len(xyz)), len(xyz) * count // 1_000_000 + 1):
             check()
             near = index[part]
             step, other = xyz[near] - xyz[part, None], normals[near]
             apart = other - normals[part, None]
-            w = np.exp(
-                -np.einsum("pki,pki->pk", step, step) / (2 * reach[part] ** 2)
-                - np.einsum("pki,pki->pk", apart, apart) / (2 * _ANGLE**2)
-            )
-            turned[part] = normals[part] + np.einsum("pk,pki->pi", w, other)
+            far = np.einsum("pki,pki->pk", step, step) / (2 * reach[part] ** 2)
+            unlike = np.einsum("pki,pki->pk", apart, apart)
+            turned[part] = normals[part] + np.einsum("pk,pki->pi", np.exp(-far - unlike / (2 * _ANGLE**2)), other)
+            w = np.exp(-far - unlike / (2 * _MOVED_ANGLE**2))
             bend = 0.5 * np.einsum("pki,pki->pk", step, other + normals[part, None])
             heights[part] = (w * bend).sum(axis=1) / (1 + w.sum(axis=1))
         normals = turned / np.linalg.norm(turned, axis=1, keepdims=True)
-        xyz += heights[:, None] * normals
+        if turn >= _ROUNDS - _MOVES:
+            xyz += heights[:, None] * normals
     return xyz, normals

@@ -12,7 +12,13 @@ PIPELINE = Pipeline(
     PointsConfig,
     (
         Stage("load", load),
-        Stage("prepare", prepare, settings=("points", "outliers", "normals", "denoise", "seed"), inputs=("load",)),
+        Stage(
+            "prepare",
+            prepare,
+            settings=("points", "outliers", "normals", "denoise", "seed"),
+            inputs=("load",),
+            version=2,
+        ),
         Stage("fit", fit, settings=("resolution", "steps", "seed"), inputs=("prepare",), version=2),
         Stage("mesh", mesh, settings=("open",), inputs=("fit",)),
         Stage("report", report, inputs=("mesh",)),

@@ -34,6 +34,14 @@ def test_what_spoils_a_cloud_is_left_out_and_told() -> None:
     assert (np.abs(radius - 1) > 0.3).sum() <= 4, "of about 30"
 
 
+def test_many_outliers_lie_in_space_and_go() -> None:
+    """They are neighbours of each other, and no sparser than a part of a scan may be."""
+    found = clean(Cloud(sphere(20_000, outliers=1000)[0]), 10**6, True, lambda _: None)
+    away = np.abs(np.linalg.norm(found.xyz, axis=1) - 1)
+    assert (away > 0.1).sum() == 0
+    assert (away < 1e-9).sum() > 19_900
+
+
 def test_sparse_parts_are_no_outliers() -> None:
     xyz, _ = sphere(3000)
     thinned = xyz[(xyz[:, 0] < 0) | (np.arange(3000) % 12 == 0)]
