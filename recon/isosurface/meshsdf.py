@@ -29,7 +29,7 @@ from recon.isosurface.flexicubes import FlexiCubes, Surface, activate
 
 Function = Callable[[Tensor], Tensor]
 
-_BATCH = 1 << 18  # points at a time, so that a network's activations stay small
+_BATCH = 1 << 15  # points at a time: the activations of a small network then stay in the cache
 _NEWTON_STEPS = 3
 
 
@@ -173,11 +173,10 @@ def attach(vertices: Tensor, function: Function) -> Tensor:
         vertices: (V, 3), near the surface.
         function: (V, 3) -> (V,), differentiable in the points and in its own parameters.
     """
-    with torch.enable_grad():
-        points = vertices.detach().requires_grad_()
-        value = _checked(function(points), len(points))
-        (slope,) = torch.autograd.grad(value.sum(), points, retain_graph=True)
-        return vertices.detach() - _inverse(slope) * (value - value.detach())[:, None]
+    points = vertices.detach()
+    _, slope = slopes(points, function)
+    value = _checked(function(points), len(points))  # asked again, so that its graph leads to the parameters alone
+    return points - _inverse(slope) * (value - value.detach())[:, None]
 
 
 def slopes(points: Tensor, function: Function) -> tuple[Tensor, Tensor]:

@@ -80,3 +80,18 @@ class Visible:
         layers = layers.view(1, height, width, 4)
         smooth = antialias(layers, self.rast, self.clip, self.triangles.faces, self.triangles.neighbors)[0]
         return smooth[..., :3], smooth[..., 3]
+
+
+def silhouettes(triangles: Triangles, viewmats: Tensor, Ks: Tensor, width: int, height: int) -> Tensor:
+    """Return how much of each pixel a surface covers, differentiable in its vertices: (B, H, W) in [0, 1].
+
+    Args:
+        triangles: the surface.
+        viewmats: (B, 4, 4) world to camera.
+        Ks: (B, 3, 3) intrinsics.
+        width, height: in pixels.
+    """
+    clip = clip_positions(triangles.vertices, viewmats, Ks, width, height, NEAR, FAR)
+    rast, _ = rasterize_mesh(clip, triangles.faces, width, height)
+    covered = (rast[..., 3:].detach() > 0).to(clip.dtype)
+    return antialias(covered, rast, clip, triangles.faces, triangles.neighbors)[..., 0]

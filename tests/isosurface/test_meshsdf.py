@@ -11,6 +11,7 @@ from surface_scenes import check_closed
 from torch import Tensor
 
 from recon.isosurface import MeshSDF, Surface
+from recon.isosurface.view import Triangles, silhouettes
 
 FIELDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "distance": lambda p, r: p.norm(dim=-1) - r,
@@ -36,6 +37,18 @@ def test_volume_follows_the_radius(name: str) -> None:
     # A polyhedron whose vertices move radially grows with the cube of its radius; it is nearly the ball.
     assert gradient.item() == pytest.approx(3 * volume.item() / 0.6, rel=1e-6)
     assert gradient.item() == pytest.approx(4 * np.pi * 0.6**2, rel=0.02)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_the_area_seen_follows_the_radius(name: str) -> None:
+    radius = torch.tensor(0.6, requires_grad=True)
+    surface = MeshSDF(24)(lambda points: FIELDS[name](points, radius))
+    viewmat = torch.eye(4)[None].clone()
+    viewmat[:, 2, 3] = 4
+    K = torch.tensor([[[192.0, 0, 64], [0, 192, 64], [0, 0, 1]]])
+    silhouettes(Triangles.of(surface.vertices, surface.faces), viewmat, K, 128, 128).sum().backward()
+    # A ball at distance d is seen as a disc of area π (f r)² / (d² - r²).
+    assert radius.grad.item() == pytest.approx(2 * np.pi * 192**2 * 0.6 * 16 / (16 - 0.6**2) ** 2, rel=0.05)
 
 
 @pytest.mark.parametrize("scale", [1, 12.5])
@@ -106,6 +119,15 @@ def test_a_flat_function_moves_nothing() -> None:
     surface = MeshSDF(10)(lambda points: torch.where(points.norm(dim=-1) < 0.5, -1.0, 1.0) + 0 * points[:, 0] + level)
     surface.vertices.sum().backward()
     assert level.grad == 0
+
+
+def test_what_needs_no_gradient_has_no_graph() -> None:
+    radius = torch.tensor(0.5, requires_grad=True)
+    layer = MeshSDF(10)
+    assert layer(lambda points: points.norm(dim=-1) - radius).vertices.requires_grad
+    assert not layer(lambda points: points.norm(dim=-1) - 0.5).vertices.requires_grad
+    with torch.no_grad():
+        assert not layer(lambda points: points.norm(dim=-1) - radius).vertices.requires_grad
 
 
 def test_bad_input_is_named() -> None:
