@@ -1,13 +1,13 @@
 """What MeshSDF is for, shown: shapes found from silhouettes and improved as bodies, through an auto-decoder's code.
 
-    python -m benchmarks.meshsdf_demos [--steps 4000] [--out meshsdf_demos] [--write]
+    python -m benchmarks.meshsdf_demos [--steps 3000] [--out meshsdf_demos] [--write]
 
 An auto-decoder (recon.isosurface.decoder) learns nine meshes. Then, always by Adam on the gradients of the surface that
 recon.isosurface.MeshSDF extracts:
 
 - silhouettes: from another shape's code to a shape of which only masks are known, rendered from its true mesh. The lion
   is a shape that the decoder has never seen; there the network's weights are fitted after the code as well.
-- drag and balance: a shape is changed through its code, its volume held.
+- drag: that of a shape is lessened through its code, the volume and the centre of mass held.
 - the same silhouettes and surfaces, but the decoder's distance multiplied by a factor that changes over space, as
   logits' slopes do: the gradient as it is, and with the normal in place of ∇s / ‖∇s‖².
 
@@ -39,15 +39,16 @@ from recon.isosurface.meshsdf import slopes
 from recon.isosurface.objectives import pressure_drag, volume_and_centre
 from recon.isosurface.view import Triangles, silhouettes
 
-CELLS = 40
+CELLS = 32
 MASK = 96  # pixels, a mask's side
 SHOWN = Cameras.around((35.0, 125.0), 240)
 ONE, EIGHT = (35.0,), tuple(45.0 * k for k in range(8))
 STEPS, RATE = 120, 0.02
-PRIOR = 0.01
-"""Of ‖code‖², at first; falling to nothing at the end. It leads through the middle of the codes, where shapes blend."""
+PRIOR, LEAST = 0.01, 0.05
+"""Of ‖code‖² at first, and the share that is left at the end: it leads through the middle of the codes, where shapes
+blend."""
 FRAMES = (0, STEPS // 8, STEPS // 4, STEPS // 2, STEPS)
-VOLUME_PENALTY = 10.0
+HOLD = 50.0
 STEEPNESS, DIFFERENCE = 3.0, 0.01
 COLUMNS = ["demonstration", "what", "before", "after", "Chamfer % before", "after ", "Euler number", "steps", "CPU s"]
 
@@ -79,7 +80,7 @@ def descend(
         yield State(step, Triangles(shape.vertices.detach(), shape.faces, shape.neighbors), value.item())
         if step < STEPS:
             optimiser.zero_grad()
-            (value + PRIOR * (1 - step / STEPS) * code.square().sum()).backward()
+            (value + PRIOR * max(1 - step / STEPS, LEAST) * code.square().sum()).backward()
             optimiser.step()
 
 
@@ -190,25 +191,30 @@ class Demonstrations:
         ious = [f"IoU {overlap(covered(shape, cameras), masks):.3f}" for shape in (first, last)]
         offs = [f"{chamfer(shape, truth):.2f}" for shape in (first, last)]
         self.add(kind, name, *ious, *offs, changes(states), len(states) - 1, f"{seconds:.0f}")
-        self.film(name, [states[k].surface for k in FRAMES] + [truth])
+        label = name.partition(":")[0]
+        self.film(f"{kind} {label}", [states[k].surface for k in FRAMES] + [truth])
 
     # --- bodies ---
 
     def drag(self, start: str, flow: Tensor) -> None:
-        """Less drag, the volume held."""
+        """Less drag, the volume and the centre of mass held."""
         begun = time.process_time()
         code = self.code(start).requires_grad_()
         first = extract(MeshSDF(CELLS), self.decoder.at(self.code(start)))
-        drag, volume = figures(first, flow)
+        drag = pressure_drag(first.vertices, first.faces, flow)
+        volume, centre = volume_and_centre(first.vertices, first.faces)
 
         def objective(shape: Triangles) -> Tensor:
-            new_drag, new_volume = figures(shape, flow)
-            return new_drag / drag + VOLUME_PENALTY * (new_volume / volume - 1).square()
+            new_volume, new_centre = volume_and_centre(shape.vertices, shape.faces)
+            held = (new_volume / volume - 1).square() + (new_centre - centre).square().sum()
+            return pressure_drag(shape.vertices, shape.faces, flow) / drag + HOLD * held
 
         states = list(descend(lambda: self.decoder.at(code), objective, code, [{"params": [code], "lr": RATE}]))
         last = states[-1].surface
-        new_drag, new_volume = figures(last, flow)
-        change = f"volume {100 * (new_volume / volume - 1).item():+.1f} %"
+        new_drag = pressure_drag(last.vertices, last.faces, flow)
+        new_volume, new_centre = volume_and_centre(last.vertices, last.faces)
+        moved = f"centre moved by {(new_centre - centre).norm():.3f}"
+        change = f"volume {100 * (new_volume / volume - 1).item():+.1f} %, {moved}"
         cells = [f"drag {value:.3f}" for value in (drag, new_drag)]
         seconds = f"{time.process_time() - begun:.0f}"
         self.add("drag", f"{start}, {change}", *cells, "–", "–", changes(states), len(states) - 1, seconds)
@@ -235,7 +241,7 @@ class Demonstrations:
                 torch.stack([objective(extract(layer, field(begun + d))) for d in s * moves]) for s in (1, -1)
             )
             expected = (there - back) / (2 * DIFFERENCE)
-        for name, unit in (("∇s / ‖∇s‖²", False), ("∇s / ‖∇s‖", True)):
+        for name, unit in (("∇s by ‖∇s‖²", False), ("unit normal", True)):
             (gradient,) = torch.autograd.grad(objective(extract(layer, field(code), unit)), code)
             cosine = torch.cosine_similarity(gradient, expected, dim=0)
             print(json.dumps({"gradient": gradient.tolist(), "differences": expected.tolist()}), flush=True)
@@ -257,11 +263,6 @@ def covered(shape: Triangles, cameras: Cameras) -> Tensor:
     return silhouettes(shape, cameras.viewmats, cameras.Ks, cameras.size, cameras.size)
 
 
-def figures(shape: Triangles, flow: Tensor) -> tuple[Tensor, Tensor]:
-    """Return drag and volume."""
-    return pressure_drag(shape.vertices, shape.faces, flow), volume_and_centre(shape.vertices, shape.faces)[0]
-
-
 def changes(states: list[State]) -> str:
     """Return the Euler numbers of an optimisation's surfaces, as often as they change, the middle ones counted."""
     numbers = [euler(state.surface) for state in states]
@@ -273,7 +274,7 @@ def changes(states: list[State]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=4000, help="of the decoder's training")
+    parser.add_argument("--steps", type=int, default=3000, help="of the decoder's training")
     parser.add_argument("--out", type=Path, default=Path("meshsdf_demos"))
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()

@@ -96,7 +96,7 @@ class AutoDecoder(nn.Module):
 
 
 def train(
-    decoder: AutoDecoder, points: Tensor, distances: Tensor, steps: int = 4000, batch: int = 2048, seed: int = 0
+    decoder: AutoDecoder, points: Tensor, distances: Tensor, steps: int = 3000, batch: int = 2048, seed: int = 0
 ) -> list[float]:
     """Fit weights and codes.
 
