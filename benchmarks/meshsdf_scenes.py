@@ -68,7 +68,7 @@ class Cameras:
     size: int
 
     @staticmethod
-    def around(azimuths: Sequence[float], size: int, elevation: float = 20.0, distance: float = 3.2) -> Cameras:
+    def around(azimuths: Sequence[float], size: int, elevation: float = 20.0, distance: float = 4.0) -> Cameras:
         """Return cameras at angles in degrees; y is up, and azimuth 0 is on the z axis."""
         viewmats = []
         for azimuth in azimuths:
