@@ -35,7 +35,7 @@ SAMPLES = 100_000
 EDGE_SAMPLES = 4
 """Times as many are drawn to find edges, since so few of them lie there."""
 THRESHOLD = 0.01
-"""τ as a share of the diagonal of the true surface's bounding box."""
+"""τ unless another is asked for, as a share of the diagonal of the true surface's bounding box."""
 WRONG = 5.0
 """Degrees beyond which a normal is off."""
 EDGE_RADIUS, EDGE_COSINE, EDGE_THRESHOLD = 0.004, 0.2, 0.005
@@ -46,7 +46,13 @@ _PAIRS = 1 << 21  # neighbouring points that are looked at at once, about: 48 MB
 
 
 def compare_surfaces(
-    vertices: Vectors, faces: Faces, true_vertices: Vectors, true_faces: Faces, seed: int = 0, samples: int = SAMPLES
+    vertices: Vectors,
+    faces: Faces,
+    true_vertices: Vectors,
+    true_faces: Faces,
+    seed: int = 0,
+    samples: int = SAMPLES,
+    threshold: float = THRESHOLD,
 ) -> dict[str, float]:
     """Return how far a surface is from the true one.
 
@@ -55,10 +61,11 @@ def compare_surfaces(
             same units and frame.
         seed: of the sampling.
         samples: points drawn from each surface, and four times as many to find its edges.
+        threshold: τ as a share of the diagonal of the true surface's bounding box.
 
     Returns:
         ``chamfer``, ``accuracy`` and ``completeness`` in the meshes' units, ``chamfer_relative`` as a share of
-        ``diagonal``, the true surface's; ``precision``, ``recall`` and ``f_score`` in [0, 1] at τ = 1 % of that;
+        ``diagonal``, the true surface's; ``precision``, ``recall`` and ``f_score`` in [0, 1] at τ;
         ``normal_consistency`` and the share ``normals_off`` by more than 5°, means of both ways; ``edge_chamfer``, as a
         share of ``longest_side``, NaN where either surface has no edges, and ``edge_f_score``, 1 where neither has.
 
@@ -78,7 +85,7 @@ def compare_surfaces(
     extent = np.ptp(np.asarray(true_vertices, np.float64)[np.unique(true_faces)], axis=0)
     diagonal, side = float(np.linalg.norm(extent)), float(extent.max())
     (near, near_cosine), (far, far_cosine) = surface.measured(truth), truth.measured(surface)
-    precision, recall = (float((d < THRESHOLD * diagonal).mean()) for d in (near, far))
+    precision, recall = (float((d < threshold * diagonal).mean()) for d in (near, far))
     chamfer = float(near.mean() + far.mean()) / 2
     off = np.cos(np.radians(WRONG))
     edges = [

@@ -31,6 +31,8 @@ def test_parallel_plates_are_their_gap_apart() -> None:
         assert found["chamfer"] == pytest.approx(gap, abs=1e-9)
         assert found["chamfer_relative"] == pytest.approx(gap / 5)
         assert found["f_score"] == hit
+        found = compare_surfaces(vertices + np.array([0, 0, gap]), faces, vertices, faces, samples=2000, threshold=0.02)
+        assert found["f_score"] == 1
 
 
 def test_what_is_missing_and_what_is_too_much_are_told_apart() -> None:
