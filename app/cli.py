@@ -215,7 +215,9 @@ def _add_run(command: argparse.ArgumentParser, arguments: Sequence[str] | None) 
 
 
 def _add_choosers(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--pipeline", metavar="NAME", help="what to make (default splats)")
+    command.add_argument(
+        "--pipeline", metavar="NAME", help="splats (the default), mesh or points; each has settings of its own"
+    )
     command.add_argument(
         "--config", metavar="FILE", type=Path, help="YAML file of settings, such as a job's config.yaml"
     )

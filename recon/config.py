@@ -265,7 +265,7 @@ def _parse(field: FieldInfo, value: Any) -> Any:
 
 def _explain(error: ValidationError, config_class: type[Config], origins: Mapping[str, str]) -> InputError:
     messages = []
-    hint = "See 'recon run --help' for every setting and its range."
+    hint = "See 'recon run --pipeline NAME --help' for every setting and its range."
     for problem in error.errors():
         name = str(problem["loc"][0]) if problem["loc"] else ""
         if not name:  # a rule over several settings, which explains itself
@@ -273,7 +273,10 @@ def _explain(error: ValidationError, config_class: type[Config], origins: Mappin
             continue
         field = config_class.model_fields[name]
         value = problem["input"]
-        messages.append(f"Setting '{name}' is {value!r}{origins.get(name, '')}; it must be {allowed(field)}.")
+        rule = f"it must be {allowed(field)}"
+        if problem["type"] == "value_error":  # a rule of one setting, which explains itself
+            rule = problem["msg"].removeprefix("Value error, ")
+        messages.append(f"Setting '{name}' is {value!r}{origins.get(name, '')}; {rule}.")
         if near := nearest(str(value), choices(field)):
             hint = f"Did you mean '{near}'?"
     return InputError(" ".join(dict.fromkeys(messages)), hint, "bad-setting")

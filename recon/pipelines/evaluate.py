@@ -51,6 +51,8 @@ def evaluate_job(job: Path, reference: Path | None = None, events: Events | None
         Cancelled: somebody asked to stop.
     """
     events = events or Events()
+    if not job.exists():
+        raise InputError(f"{job} does not exist.", "Give a job directory or the file of a mesh.", "no-such-path")
     found: dict[str, Any] = {"metrics": {}}
     truth = None if reference is None else read_mesh(reference)
     own = read_mesh(job) if job.is_file() else None
@@ -70,7 +72,10 @@ def evaluate_job(job: Path, reference: Path | None = None, events: Events | None
         events.check()
         found["metrics"] |= compare_surfaces(own.vertices, own.faces, truth.vertices, truth.faces)
     events.check()
-    return found | {"mesh": asdict(own.statistics()) | mesh_quality(own.vertices, own.faces)}
+    statistics = asdict(own.statistics())
+    if not statistics["watertight"]:
+        del statistics["volume"]  # of nothing in particular
+    return found | {"mesh": statistics | mesh_quality(own.vertices, own.faces)}
 
 
 def _views(job: Job, events: Events) -> dict[str, Any]:

@@ -158,6 +158,11 @@ def mesh(context: PointsContext) -> None:
     found = result.statistics()
     if not found.watertight and not context.config.open:
         context.events.warn(f"The mesh is not watertight: {found.boundary_edges} edges are open.")
+    if found.watertight and found.volume < 0:
+        context.events.warn(
+            "The surface is inside out: the normals point inward, as those of a room seen from inside do. "
+            "Use --open for a room, or --normals estimated."
+        )
     context.record.counts |= {"vertices": found.vertices, "faces": found.faces, "components": found.components}
     context.record.metrics |= {
         "rms_distance": _figure(float(np.sqrt((distance**2).mean()))),

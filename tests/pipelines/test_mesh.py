@@ -18,9 +18,10 @@ from safetensors.torch import load_file
 from recon import pipelines
 from recon.capture.load import load
 from recon.capture.normalise import normalising_transform
+from recon.errors import InputError
 from recon.evaluate import surface
 from recon.events import Events, Progress, StageStarted
-from recon.export import read_mesh
+from recon.export import export, read_mesh
 from recon.isosurface import FlexiCubes
 from recon.mesh.mesh import Mesh
 from recon.mesh.texture import sample
@@ -91,6 +92,22 @@ def test_the_texture_shows_the_colours(job):
     shown = sample(mesh.texture, mesh.uvs.mean(axis=1))
     above = middles[:, 2] > -0.3  # what lies below is seen by few cameras
     assert np.abs(shown - colour(torch.from_numpy(middles)).numpy())[above].mean() < 0.1
+
+
+def test_exports_of_the_job_keep_its_texture(job, tmp_path):
+    export(job, tmp_path / "all.glb")
+    export(job, tmp_path / "few.zip", faces=1000)
+    own, whole, few = (read_mesh(p) for p in (job / "exports/mesh.glb", tmp_path / "all.glb", tmp_path / "few.zip"))
+    assert np.array_equal(whole.texture, own.texture)
+    assert few.texture is not None
+    assert len(few.faces) <= 1000
+
+
+@pytest.mark.parametrize("size", ["3", "9000"])
+def test_textures_that_cannot_be_are_refused_before_the_run(capture, tmp_path, size):
+    with pytest.raises(InputError, match="texture' is '" + size):
+        pipelines.run(capture, tmp_path / "job", "mesh", texture=size)
+    assert not (tmp_path / "job").exists()
 
 
 def test_the_result_tells_all(job, result):
