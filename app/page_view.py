@@ -40,7 +40,9 @@ STATUS = {
 
 HINTS = {
     "Run again with --resume to go on.": "Press Resume to go on.",
-    "See 'recon run --pipeline NAME --help' for every setting and its range.": "Its range stands under its name in Advanced.",
+    "See 'recon run --pipeline NAME --help' for every setting and its range.": (
+        "Its range stands under its name in Advanced."
+    ),
     "Run again with --resume and a faster --preset, smaller photos, or fewer of them.": (
         "Start again with a faster preset, smaller photos, or fewer of them."
     ),
