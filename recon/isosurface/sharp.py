@@ -1,15 +1,16 @@
 """The surface of a known field with its edges and corners: dual contouring's vertices on the cells of FlexiCubes.
 
 A vertex minimises the squared distances to the tangent planes at its crossings p with unit normals n (the quadratic
-error function), held lightly at the crossings' centre c:
+error function), as near the crossings' centre c as these leave it:
 
-    v = c + argmin_d Σ (n · (c + d - p))² + 10⁻⁶ ‖d‖²,      kept within its cell.
+    v = c + (Σ n nᵀ)⁺ Σ n (n · (p - c)),      kept within its cell,
 
-So it lies on the edge where two planes meet, in the corner of three. Quads are split along the diagonal whose ends'
-normals agree more, which leaves edges unbroken.
+where ⁺ inverts eigenvalues above 1 % of the largest. So it lies on the edge where two planes meet, in the corner of
+three, and normals that differ by a few degrees, as on a mesh's facets, do not send it to and fro along the surface.
+Quads are split along the diagonal whose ends' normals agree more, which leaves edges unbroken.
 
 Sources: Ju et al. 2002, "Dual Contouring of Hermite Data", §2; Schaefer, Ju, Warren 2007, "Manifold Dual Contouring";
-Shen et al. 2023 (FlexiCubes), supplement, for the regulariser of 10⁻³ and the diagonals.
+Shen et al. 2023 (FlexiCubes), supplement, for the diagonals.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from recon.isosurface.faces import split_by_normals
 from recon.isosurface.flexicubes import FlexiCubes, Surface, sampled
 from recon.isosurface.meshsdf import Function, slopes
 
-_HOLD = 1e-3**2
+_LEAST = 0.1**2
+"""Share of the largest eigenvalue below which planes are taken for one: those that meet at less than 11 degrees."""
 
 
 def sharp_surface(cubes: FlexiCubes, field: Tensor, function: Function) -> Surface:
@@ -57,10 +59,11 @@ def sharp_surface(cubes: FlexiCubes, field: Tensor, function: Function) -> Surfa
         return values.new_zeros(contour.vertex_count, *values.shape[1:]).index_add(0, vertex, values)
 
     centre = summed(p) / summed(torch.ones_like(p))
-    left = summed(n[:, :, None] * n[:, None, :]) + _HOLD * torch.eye(3, dtype=torch.float64)
+    values, axes = torch.linalg.eigh(summed(n[:, :, None] * n[:, None, :]))
     right = summed(n * (n * (p - centre[vertex])).sum(dim=1, keepdim=True))
     corners = positions[contour.corners.long()][contour.vertex_cells()]
-    vertices = centre + torch.linalg.solve(left, right)
+    inverse = torch.where(values > _LEAST * values[:, 2:], 1 / values, 0)
+    vertices = centre + (axes * inverse[:, None] * (axes.mT @ right[..., None]).mT).sum(dim=2)
     vertices = torch.clamp(vertices, corners.amin(dim=1), corners.amax(dim=1)).to(field.dtype)
     faces = split_by_normals(contour.quads, slopes(vertices, function)[1])
     return Surface(vertices, faces, vertices.new_zeros(()), contour)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from surface_scenes import check_closed, random_field, volume
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from recon.isosurface import FlexiCubes, sharp_surface
 
@@ -56,3 +58,17 @@ def test_noise_is_closed_and_stays_within_its_cells() -> None:
     surface = sharp_surface(cubes, field, lambda points: (9 * points).sin().sum(dim=-1))
     check_closed(surface.faces.numpy(), len(surface.vertices))
     assert surface.vertices.abs().max() <= 1
+
+
+def test_facets_of_a_ball_are_not_taken_for_edges() -> None:
+    directions = normalize(torch.randn(1000, 3, generator=torch.Generator().manual_seed(0)), dim=1)
+
+    def polyhedron(points: Tensor) -> Tensor:
+        return (points.view(-1, 3) @ directions.T).amax(dim=1).view(points.shape[:-1]) - 0.7
+
+    cubes = FlexiCubes(16)
+    surface = sharp_surface(cubes, polyhedron(cubes.positions), polyhedron)
+    a, b, c = surface.vertices[surface.faces.long()].unbind(dim=1)
+    turned = (normalize(torch.linalg.cross(b - a, c - a), dim=1) * normalize(a + b + c, dim=1)).sum(dim=1)
+    assert turned.min() > math.cos(math.radians(30))
+    assert turned.mean() > math.cos(math.radians(5))
