@@ -66,4 +66,4 @@ def _array(archive: zipfile.ZipFile, what: str, name: str, count: int | None = N
     if math.prod(shape) * dtype.itemsize > min(packed.file_size, _DENSEST * packed.compress_size):
         raise broken(name, f"it ends early: '{what}' is announced to be of shape {shape}")
     with archive.open(entry) as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
+        return np.lib.format.read_array(file)

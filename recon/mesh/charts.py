@@ -45,7 +45,7 @@ def charts(
         for piece in PIECES:
             why = _watched([sys.executable, "-m", __name__, str(given), str(made), str(piece)], events)
             if made.exists():
-                uvs: NDArray[np.float32] = np.load(made, allow_pickle=False)
+                uvs: NDArray[np.float32] = np.load(made)
                 return uvs
     raise ReconstructionError(
         f"The surface could not be cut into charts: {why}.",
@@ -88,7 +88,7 @@ def main(given: str, made: str, piece: str) -> None:
     """Make the charts of a file's mesh."""
     import xatlas
 
-    with np.load(given, allow_pickle=False) as arrays:
+    with np.load(given) as arrays:
         vertices, faces, size, padding = (arrays[name] for name in ("vertices", "faces", "size", "padding"))
     packing = xatlas.PackOptions()
     packing.padding, packing.resolution, packing.bilinear = int(padding), int(size), True
