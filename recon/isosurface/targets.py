@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recon.capture.capture import Camera, Photo, View
-from recon.capture.composite import background_colour, counted, over
+from recon.capture.composite import counted, over, read_views
 from recon.capture.resize import resize_photo
 from recon.events import Events
 
@@ -70,16 +70,10 @@ def load_targets(views: Sequence[View], setting: str, events: Events, stage: str
         stage: its name.
     """
     photos: list[list[Target]] = []
-    background: Tensor | None = None
-    for i, view in enumerate(views):
-        events.progress(stage, i, len(views))
-        photo = view.load()
-        if background is None:
-            background = background_colour(setting, [photo])
-        if view.camera is None:
-            raise ValueError(f"view {view.name} has no camera")
-        photos.append([_target(photo, view.camera, level, background) for level in range(LEVELS)])
-    return Photos(photos, torch.zeros(3) if background is None else background)
+    background = torch.zeros(3)
+    for _, camera, photo, background in read_views(views, setting, events, stage):
+        photos.append([_target(photo, camera, level, background) for level in range(LEVELS)])
+    return Photos(photos, background)
 
 
 def _target(photo: Photo, camera: Camera, level: int, background: Tensor) -> Target:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recon.capture.capture import Camera, Photo, View
-from recon.capture.composite import background_colour, counted, over
+from recon.capture.composite import counted, over, read_views
 from recon.capture.resize import resize_photo
 from recon.events import Events
 from recon.splats.render import Pose
@@ -49,17 +49,10 @@ class TrainingPhoto:
 def load_photos(views: Sequence[View], setting: str, events: Events, stage: str) -> tuple[list[TrainingPhoto], Tensor]:
     """Read the views (already at the working resolution, with cameras) and return them with the background's colour."""
     photos: list[TrainingPhoto] = []
-    background: Tensor | None = None
-    for i, view in enumerate(views):
-        events.progress(stage, i, len(views))
-        photo = view.load()
-        if background is None:
-            background = background_colour(setting, [photo])
-        camera = view.camera
-        if camera is None:
-            raise ValueError(f"view {view.name} has no camera")
+    background = torch.zeros(3)
+    for view, camera, photo, background in read_views(views, setting, events, stage):
         photos.append(TrainingPhoto(view.name, camera, tuple(_levels(photo, camera, background))))
-    return photos, torch.zeros(3) if background is None else background
+    return photos, background
 
 
 def _levels(photo: Photo, camera: Camera, background: Tensor) -> list[Target]:
