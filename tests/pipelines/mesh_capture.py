@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from splat_capture import looking_from
 from torch import Tensor
 
 from kernels.clip import clip_positions
@@ -50,13 +51,7 @@ def matrix(i: int) -> np.ndarray:
     """Return view i's camera-to-world matrix with OpenGL's axes: ten around from above, four from below."""
     count, height = (10, 2.2) if i < 10 else (4, -1.2)
     angle = 2 * math.pi * i / count
-    position = np.array([2.4 * math.cos(angle), 2.4 * math.sin(angle), height])
-    back = position / np.linalg.norm(position)
-    right = np.cross([0, 0, 1], back)
-    right /= np.linalg.norm(right)
-    pose = np.eye(4)
-    pose[:3] = np.stack([right, np.cross(back, right), back, position], axis=1)
-    return pose
+    return looking_from(np.array([2.4 * math.cos(angle), 2.4 * math.sin(angle), height]))
 
 
 def camera(i: int, fine: int = 1) -> Camera:

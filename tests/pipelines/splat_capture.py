@@ -44,7 +44,11 @@ def true_splats() -> Splats:
 def matrix(i: int) -> np.ndarray:
     """Return view i's camera-to-world matrix with OpenGL's axes: seven around from above, seven from below."""
     angle, height = 2 * math.pi * i / 7, 1.2 if i < 7 else -0.8
-    position = np.array([3 * math.cos(angle), 3 * math.sin(angle), height])
+    return looking_from(np.array([3 * math.cos(angle), 3 * math.sin(angle), height]))
+
+
+def looking_from(position: np.ndarray) -> np.ndarray:
+    """Return the camera-to-world matrix, with OpenGL's axes and z up, of a camera that looks at the origin."""
     back = position / np.linalg.norm(position)
     right = np.cross([0, 0, 1], back)
     right /= np.linalg.norm(right)
