@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import reconstruct
 from benchmarks.tables import machine, print_table, write_section
 from recon.export import read_mesh
 
@@ -25,16 +24,6 @@ CAPTURES = {
     "snowmiku_plush": ["--max-side", "495"],  # half size, as the figures of others are
 }
 COLUMNS = ["capture", "preset", "seconds", "fit s", "PSNR", "SSIM", "faces", "watertight", "texture", "memory MB"]
-
-
-def run(capture: str, preset: str, job: Path) -> dict[str, Any]:
-    """Run the command and return its result."""
-    command = [sys.executable, "-m", "app.cli", "run", str(DATA / capture), "--pipeline", "mesh", "--out", str(job)]
-    done = subprocess.run([*command, "--preset", preset, "--json", *CAPTURES[capture]], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{capture} {preset}: exit code {done.returncode}\n{done.stderr[-2000:]}")
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
 
 
 def row(capture: str, preset: str, result: dict[str, Any], job: Path) -> list[Any]:
@@ -66,7 +55,8 @@ def main() -> None:
         for capture in arguments.captures:
             for preset in arguments.presets:
                 job = Path(folder) / f"{capture}_{preset}"
-                result = run(capture, preset, job)
+                flags = ["--pipeline", "mesh", "--preset", preset, *CAPTURES[capture]]
+                result = reconstruct(DATA / capture, job, *flags)
                 print(json.dumps({"capture": capture, "preset": preset, **result}), flush=True)
                 rows.append(row(capture, preset, result, job))
     print_table(COLUMNS, rows)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ import torch
 import trimesh
 from numpy.typing import NDArray
 
+from benchmarks.command import reconstruct
 from benchmarks.tables import machine, print_table, write_section
 from kernels.nearest import nearest
 from recon.capture.load import load
@@ -70,13 +70,10 @@ def ours(xyz: Vectors, preset: str, folder: Path) -> tuple[Surface, float]:
     """Return the pipeline's surface and its seconds."""
     np.savez(folder / "cloud.npz", points=xyz)
     job = Path(tempfile.mkdtemp(dir=folder)) / "job"
-    command = [sys.executable, "-m", "app.cli", "run", str(folder / "cloud.npz"), "--pipeline", "points", "--json"]
-    done = subprocess.run([*command, "--preset", preset, "--out", str(job)], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"exit code {done.returncode}\n{done.stderr[-2000:]}")
+    result = reconstruct(folder / "cloud.npz", job, "--pipeline", "points", "--preset", preset)
     found = trimesh.load(job / "exports" / "mesh.ply", process=False)
-    seconds = json.loads(done.stdout)["seconds"]["total"]
-    return (np.asarray(found.vertices, np.float64), np.asarray(found.faces, np.int64)), seconds
+    surface = np.asarray(found.vertices, np.float64), np.asarray(found.faces, np.int64)
+    return surface, result["seconds"]["total"]
 
 
 def theirs(xyz: Vectors, preset: str) -> list[tuple[Surface, float]]:

@@ -12,12 +12,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import reconstruct
 from benchmarks.tables import machine, print_table, write_section
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -28,24 +27,6 @@ CAPTURES = {
 }
 PRESETS = ["fast", "medium", "high"]
 COLUMNS = ["capture", "preset", "seconds", "fit s", "PSNR", "SSIM", "splats", "faces", "registered", "memory MB"]
-
-
-def run(capture: str, preset: str, folder: Path) -> dict[str, Any]:
-    """Run the command and return its result."""
-    command = [
-        sys.executable,
-        "-m",
-        "app.cli",
-        "run",
-        str(DATA / capture),
-        "--out",
-        str(folder / f"{capture}_{preset}"),
-    ]
-    done = subprocess.run([*command, "--preset", preset, "--json", *CAPTURES[capture]], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{capture} {preset}: exit code {done.returncode}\n{done.stderr[-2000:]}")
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
 
 
 def row(capture: str, preset: str, result: dict[str, Any]) -> list[Any]:
@@ -83,7 +64,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for capture, preset in itertools.product(arguments.captures, arguments.presets):
             if (capture, preset) not in results:
-                result = {"capture": capture, "preset": preset, **run(capture, preset, Path(folder)), "on": machine()}
+                job = Path(folder) / f"{capture}_{preset}"
+                found = reconstruct(DATA / capture, job, "--preset", preset, *CAPTURES[capture])
+                result = {"capture": capture, "preset": preset, **found, "on": machine()}
                 print(json.dumps(result), flush=True)
                 if log is not None:
                     with log.open("a") as file:
