@@ -7,6 +7,7 @@
           stages/<name>/…            what each stage made, with done.json once it is whole
           checkpoint/<stage>/…       where an unfinished stage goes on from
           exports/  previews/  report.html  error.log
+          queued.json                that it waits for its turn; gone once it has begun
           result.json                how it ended; absent while it runs
 
 A job may be killed at any instant: every file is written beside itself and renamed, so the next run finds each
@@ -43,6 +44,7 @@ HEADER = (MARK, "pipeline", "preset", "device", "input")
 """Keys of config.yaml that are not settings."""
 
 LOCK = ".egregium.lock"
+TICKET = "queued.json"
 ATTEMPTS = 3
 
 
@@ -100,6 +102,7 @@ class Job:
             write_text(job.folder / "config.yaml", text)
             (job.folder / "result.json").unlink(missing_ok=True)  # it would tell of an earlier run
             (job.folder / "error.log").unlink(missing_ok=True)
+            (job.folder / TICKET).unlink(missing_ok=True)
             job._log = EventLog(job.folder / "events.jsonl")
         except OSError as error:
             job.close()

@@ -23,6 +23,7 @@ from recon.events import Events
 from recon.job import HEADER, MARK, Job, is_job
 from recon.pipelines.context import Context
 from recon.pipelines.stages import Outcome, Pipeline, Stage, run_stages
+from recon.settings import Settings
 
 __all__ = ["Context", "Outcome", "Pipeline", "Request", "Stage", "get", "names", "prepare", "register", "run"]
 
@@ -185,7 +186,8 @@ def prepare(
     config = resolve(
         chosen.config, preset=preset, file=values, file_name=str(source), environment=environment, flags=settings
     )
-    warnings = unused_environment(chosen.config, environment, [key for key in HEADER if key not in (MARK, "input")])
+    own = [key for key in HEADER if key not in (MARK, "input")]
+    warnings = unused_environment(chosen.config, environment, [*own, *Settings.model_fields, "settings"])
     return Request(
         input, out, chosen, preset, config, _device(choose("device", device, "cpu")), resume, tuple(warnings)
     )
