@@ -119,9 +119,11 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def serve(arguments: argparse.Namespace) -> int:
     """``recon serve``: the web page."""
+    from app.flags import given_settings
     from app.serve import serve as show
+    from recon.settings import load
 
-    show(arguments.host, arguments.port, arguments.jobs, arguments.password)
+    show(load(given_settings(arguments), file=arguments.settings))
     return 0
 
 
@@ -174,10 +176,15 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
     command = commands.add_parser("serve", help="show the web page on this machine")
     command.set_defaults(command=serve)
-    command.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="where to listen (default 127.0.0.1)")
-    command.add_argument("--port", metavar="N", type=_positive, default=7860, help="TCP port (default 7860)")
-    command.add_argument("--jobs", metavar="DIR", type=Path, default=Path("jobs"), help="jobs folder (default jobs)")
-    command.add_argument("--password", metavar="TEXT", help="what browsers must give; needed beyond this machine")
+    command.add_argument("--settings", metavar="FILE", type=Path, help="YAML file of these settings")
+    if arguments[:1] == ["serve"]:
+        from app.flags import add_settings
+        from recon.settings import Settings
+
+        add_settings(command, Settings)
+        command.epilog = (
+            "Every setting may also come from RECON_<SETTING> in the environment; 'recon doctor' shows them."
+        )
 
     command = commands.add_parser("doctor", help="device, kernels, versions, and what is missing")
     command.set_defaults(command=doctor)

@@ -9,6 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+CURVES = ("psnr", "validation_psnr", "distance")
+"""Metrics that are worth a curve."""
+
+POINTS = 400
+"""Most points of a curve."""
+
 
 @dataclass
 class StageState:
@@ -34,6 +40,7 @@ class Follower:
         stages: in the pipeline's order.
         metrics: the newest value of each.
         preview: newest picture, relative to the job; empty when there is none.
+        curve: (seconds since the run began, metric by name) of :data:`CURVES`, thinned out as it grows.
         warnings: each once.
         began: when the run that is going on, or was the last, began; seconds since the epoch, 0 before.
         latest: time of the newest event.
@@ -43,6 +50,7 @@ class Follower:
     stages: list[StageState]
     metrics: dict[str, float] = field(default_factory=dict)
     preview: str = ""
+    curve: list[tuple[float, dict[str, float]]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     began: float = 0.0
     latest: float = 0.0
@@ -81,7 +89,9 @@ class Follower:
             case "Progress":
                 if stage := self._stage(str(event["stage"])):
                     stage.step, stage.total, stage.eta = int(event["step"]), int(event["total"]), event["eta"]
-                self.metrics |= {name: value for name, value in event["metrics"].items() if value is not None}
+                metrics = {name: value for name, value in event["metrics"].items() if value is not None}
+                self.metrics |= metrics
+                self._draw({name: float(metrics[name]) for name in CURVES if name in metrics})
             case "StageFinished":
                 if stage := self._stage(str(event["stage"])):
                     stage.state, stage.seconds, stage.eta = "done", float(event["seconds"]), None
@@ -104,6 +114,13 @@ class Follower:
         # A resumed run announces its stages once more: whatever comes after this one is to be done again.
         self.stages[place:] = [StageState(other) for other in names[place:]]
         self.stages[place].state = "cached" if cached else "running"
+
+    def _draw(self, values: dict[str, float]) -> None:
+        if not values or (self.curve and self.curve[-1][1] == values):  # told at every step, measured now and then
+            return
+        self.curve.append((self.latest - self.began, values))
+        if len(self.curve) > POINTS:
+            self.curve = [*self.curve[:-1:2], self.curve[-1]]
 
     def _stage(self, name: str) -> StageState | None:
         """Return the stage of that name; a part of a stage that speaks under its own name is the one that runs."""

@@ -1,77 +1,46 @@
-"""The jobs folder behind the web page: one job runs at a time, and what it is doing can be asked at any moment.
+"""The jobs folder behind the web page: what people do with jobs, and what there is to see of them.
 
 ::
 
-    JOBS/  <id>/        a job directory each, as 'recon run --out' makes it
-           .page/<id>/  what was uploaded for it, and what its worker printed
+    JOBS/  <id>/   a job directory each, as 'recon run --out' makes it; what was uploaded for it lies in input/
+           .page/  index.sqlite, the devices' locks, uploads, and what is being put together or thrown away
 
-Nothing here depends on a tab being open: the state is on the disk, and the worker is a process.
+Nothing here depends on a tab being open, nor on this process: the state is on the disk, and a worker is a process.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from app.follow import Follower, StageState
-from app.uploads import clean_name, receive
-from app.worker import RECON, Worker, interrupt_owner, run_arguments
+from app.index import Index
+from app.job_state import INPUT, JobState, JobView, Summary, inside, source_of
+from app.line import Line, settle, write_ticket
+from app.uploads import clean_name
+from app.worker import RECON, interrupt_owner
 from recon import pipelines
-from recon.config import resolve
-from recon.errors import InputError, ReconError
-from recon.job import Job, is_job
-from recon.pipelines import Pipeline
+from recon.config import ENVIRONMENT, resolve
+from recon.errors import Cancelled, InputError, ReconstructionError
+from recon.job import Job, is_job, write_config
+from recon.settings import Settings, as_environment, settings
 
-Status = Literal["starting", "running", "stopping", "done", "failed", "cancelled", "interrupted"]
-BUSY: tuple[Status, ...] = ("starting", "running", "stopping")
+EXPORT_SECONDS = 600
+WATCHED = 16
+"""Jobs whose events are kept in mind; others are read again when somebody looks at them."""
 
-OTHER_FORMATS = ("exports/splats.splat", "exports/splats.spz")
-"""What a finished job's splats are converted to, for people to take away."""
-
-
-@dataclass(frozen=True)
-class JobState:
-    """A job at one instant.
-
-    Attributes:
-        id, title: its folder's name, and what people call it.
-        status: ``interrupted`` is one that was killed, or whose machine went down.
-        stages: in order.
-        seconds: since the run began, or how long it took.
-        metrics: the newest of each.
-        preview: the newest picture.
-        warnings, error: for people; the error with its hint.
-        result: result.json once it has ended.
-        resumable: whether it ended early and can go on.
-        exports: files to take away by name, those that are there.
-        converting: whether more of them are being made.
-    """
-
-    id: str
-    title: str
-    status: Status
-    stages: tuple[StageState, ...] = ()
-    seconds: float = 0.0
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    preview: Path | None = None
-    warnings: tuple[str, ...] = ()
-    error: tuple[str, str] | None = None
-    result: Mapping[str, Any] | None = None
-    resumable: bool = False
-    exports: Mapping[str, Path] = field(default_factory=dict)
-    converting: bool = False
-
-    @property
-    def busy(self) -> bool:
-        """Whether it has not ended."""
-        return self.status in BUSY
+FORMATS = {
+    "splats": (".ply", ".splat", ".spz"),
+    "mesh": (".glb", ".zip", ".obj", ".stl", ".ply", ".3mf"),
+}
+"""What can be exported of what; a .zip is an OBJ with its texture."""
 
 
 class Jobs:
@@ -79,232 +48,291 @@ class Jobs:
 
     Args:
         folder: where they are; made if need be.
+        limits: of the queue and the disk.
         command: how ``recon`` is called.
+
+    Raises:
+        InputError: the folder cannot be used.
     """
 
-    def __init__(self, folder: Path, command: Sequence[str] = RECON) -> None:
+    def __init__(self, folder: Path, limits: Settings | None = None, command: Sequence[str] = RECON) -> None:
         self.folder = folder.absolute()
+        self.own = self.folder / ".page"
+        self._limits = limits or settings()
         self._command = tuple(command)
         self._lock = threading.RLock()
-        self._id = ""
-        self._title = ""
-        self._worker: Worker | None = None
-        self._follower: Follower | None = None
-        self._converter: threading.Thread | None = None
-        self._converted: set[str] = set()
+        self._views: dict[str, JobView] = {}
+        self._stopping: set[str] = set()
         try:
-            (self.folder / ".page").mkdir(parents=True, exist_ok=True)
+            self.uploads.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
                 f"{folder} cannot be used for jobs: {error.strerror}.", "Give --jobs another folder.", "bad-jobs"
             ) from None
-        self._find_newest()
+        for rubbish in (*self.own.glob("new-*"), *self.own.glob("gone-*")):  # of a server that was killed
+            shutil.rmtree(rubbish, ignore_errors=True)
+        self._index = Index(self.folder, self.own / "index.sqlite")
+        self._line = Line(self.folder, self.own, self._command, self.environment())
 
     @property
     def uploads(self) -> Path:
         """Where a server puts what browsers send, until a job is begun with it."""
-        return self.folder / ".page" / "uploads"
+        return self.own / "uploads"
 
     # --- what people do ---
 
-    def start(
-        self, source: Path | Sequence[Path], pipeline: Pipeline, preset: str, settings: Mapping[str, Any]
-    ) -> None:
-        """Begin a job.
+    def begin(
+        self,
+        source: Path,
+        pipeline: str,
+        preset: str,
+        values: Mapping[str, Any],
+        *,
+        title: str = "",
+        device: str = "cpu",
+        keep: bool = False,
+    ) -> str:
+        """Put a job into the line.
 
         Args:
-            source: a capture of our own, or uploaded files.
+            source: a capture.
             pipeline, preset: what is run.
-            settings: fields of the pipeline's config, in place of the preset's.
+            values: fields of the pipeline's config, in place of the preset's.
+            title: what to call it; the capture's name where empty.
+            device: ``cpu`` or ``cuda``.
+            keep: the job shall have its own copy of the capture (by links where the disk allows).
+
+        Returns:
+            Its id.
 
         Raises:
-            InputError: wrong settings or files, or a job is running; nothing was begun.
+            InputError: wrong settings, a full line, a full disk; nothing was begun.
         """
-        with self._lock:
-            self._refuse_while_busy()
-            config = resolve(pipeline.config, preset=preset, flags=settings)
-            name = source.name if isinstance(source, Path) else source[0].name if source else ""
-            job = self._new_id(Path(clean_name(name)).stem)
-            own = self.folder / ".page" / job
-            try:
-                given = source if isinstance(source, Path) else receive(source, own / "input")
-            except ReconError:
-                shutil.rmtree(own, ignore_errors=True)
-                raise
-            own.mkdir(exist_ok=True)
-            arguments = run_arguments(given, self.folder / job, pipeline, preset, dict(config))
-            self._look_at(job, given.stem, pipeline)
-            self._worker = Worker(self._command, arguments, own)
+        config = resolve(pipelines.get(pipeline).config, preset=preset, environment=os.environ, flags=values)
+        self._refuse_more()
+        name = Path(clean_name(title)).name if title.strip() else source.stem
+        part = self.own / f"new-{uuid.uuid4().hex}"
+        try:
+            part.mkdir()
+            if keep:
+                copy_by_links(source, part / INPUT / source.name)
+            with self._lock:
+                job = self._new_id(name)
+                final = self.folder / job
+                where = final / INPUT / source.name if keep else source
+                write_config(part, config, where, pipeline=pipeline, preset=preset, device=device)
+                write_ticket(part)
+                part.rename(final)
+                self._line.join(job)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return job
 
-    def cancel(self) -> None:
-        """Ask the running job to stop; it does so within two seconds and can be resumed."""
-        with self._lock:
-            if self._worker is not None and self._worker.running:
-                self._worker.stop()
-            elif self._id and self._runs(self.folder / self._id):
-                interrupt_owner(self.folder / self._id)
+    def clone(self, job: str, pipeline: str, preset: str, values: Mapping[str, Any], *, title: str = "") -> str:
+        """Put another job of the same capture into the line and return its id; arguments and errors as in begin."""
+        opened = self._open(job)
+        source = source_of(opened)
+        own = source.is_relative_to(opened.folder)
+        device = str(opened.header["device"])
+        return self.begin(source, pipeline, preset, values, title=title or source.stem, device=device, keep=own)
 
-    def resume(self) -> None:
-        """Go on with the job that ended early, with its own settings.
+    def cancel(self, job: str) -> None:
+        """Ask a job to stop; it does so within two seconds and can be resumed. One that has ended stays as it is.
 
         Raises:
-            InputError: it runs, or there is none.
+            InputError: there is no such job.
         """
+        folder = self._open(job).folder
         with self._lock:
-            self._refuse_while_busy()
-            folder = self.folder / self._id
-            if not self._id or not is_job(folder):
-                raise InputError("There is no job to resume.", "Press Reconstruct to begin one.", "no-job")
-            job = Job.open(folder)
-            own = self.folder / ".page" / self._id
-            own.mkdir(exist_ok=True)
-            (folder / "result.json").unlink(missing_ok=True)  # as the run will, once it has loaded
-            pipeline = pipelines.get(job.pipeline)
-            arguments = run_arguments(job.input, folder, pipeline, str(job.header["preset"]), {}, resume=True)
-            self._worker = Worker(self._command, arguments, own)
+            if self._line.leave(job):
+                settle(folder, Cancelled())
+            elif worker := self._line.worker(job):
+                worker.stop()
+            elif Job.open(folder).running:
+                self._stopping.add(job)
+                interrupt_owner(folder)
 
-    def close(self, seconds: float = 5.0) -> bool:
-        """Stop the job that this server began before the server goes; return whether one was running."""
-        worker, state = self._worker, self.current()
-        if worker is None or state is None or not state.busy:
-            return False
-        worker.stop()
-        worker.wait(seconds)
-        return True
+    def resume(self, job: str) -> None:
+        """Let a job that ended early go on, with its own settings, when its turn comes.
+
+        Raises:
+            InputError: there is no such job, it has not ended early, or a full line or disk.
+        """
+        self._settled(job)
+        with self._lock:
+            if not self.state(job).resumable:
+                raise InputError("Only a job that ended early can go on.", "Clone it to run it again.", "not-resumable")
+            self._refuse_more()
+            self._stopping.discard(job)
+            write_ticket(self.folder / job)
+            self._line.join(job)
+
+    def delete(self, job: str) -> None:
+        """Delete a job with all its files.
+
+        Raises:
+            InputError: there is no such job, or it has not ended.
+        """
+        folder = self._settled(job).folder
+        with self._lock:
+            if self.state(job).busy:
+                raise InputError("A job that runs or waits cannot be deleted.", "Cancel it first.", "busy")
+            gone = self.own / f"gone-{uuid.uuid4().hex}"
+            folder.rename(gone)
+            self._views.pop(job, None)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def export(self, job: str, kind: str, suffix: str, faces: int | None = None, texture: int | None = None) -> str:
+        """Write a finished job's splats or mesh in another format and return the file's path in the job.
+
+        Args:
+            job: the job.
+            kind, suffix: of FORMATS.
+            faces: simplify the mesh to at most so many.
+            texture: give it a texture of so many pixels squared.
+
+        Raises:
+            InputError: there is no such job or format, or the result has no such thing.
+        """
+        folder = self._open(job).folder
+        if suffix not in FORMATS.get(kind, ()):
+            raise InputError(f"{kind} cannot be written as {suffix}.", f"Formats: {FORMATS}", "bad-format")
+        parts = [kind, f"{faces}-faces" if faces else "", f"{texture}-pixels" if texture else ""]
+        name = f"exports/{'-'.join(part for part in parts if part)}{suffix}"
+        if not (folder / name).exists():
+            arguments = [*self._command, "export", str(folder), "--to", str(folder / name)]
+            arguments += ["--faces", str(int(faces))] if faces else []
+            arguments += ["--texture", str(int(texture))] if texture else []
+            self._call(arguments)
+        return name
+
+    def close(self, seconds: float = 8.0) -> int:
+        """Stop the jobs that this server began, before the server goes, and let them go on first with the next one.
+
+        Returns:
+            How many there were.
+        """
+        stopped = self._line.close(seconds)
+        self._index.close()
+        return stopped
 
     # --- what people see ---
 
-    def current(self) -> JobState | None:
-        """Return the job that runs, else the newest one; None before the first."""
+    def state(self, job: str) -> JobState:
+        """Return what a job does now.
+
+        Raises:
+            InputError: there is no such job.
+        """
+        folder = self._open(job).folder
         with self._lock:
-            if not self._id or self._follower is None:
-                return None
-            follower, worker, folder = self._follower, self._worker, self.folder / self._id
-            follower.update()
-            result = self._result(folder)  # absent from its start to its end
-            alive = result is None and (worker.running if worker is not None else self._runs(folder))
-            if result is None and not alive and worker is not None:
-                result = worker.printed()  # it failed before there was a job
-            status = self._status(alive, follower, result)
-            if status == "starting":
-                follower.forget()
-            if status == "done":
-                self._convert(folder, result or {})
-            return JobState(
-                id=self._id,
-                title=self._title,
-                status=status,
-                stages=tuple(follower.stages),
-                seconds=self._seconds(alive, follower, result),
-                metrics=follower.metrics,
-                preview=self._inside(folder, follower.preview),
-                warnings=tuple(map(self._short, follower.warnings)),
-                error=self._error(status, result),
-                result=result,
-                resumable=status in ("cancelled", "failed", "interrupted") and is_job(folder),
-                exports=self._exports(folder, result or {}),
-                converting=self._converter is not None and self._converter.is_alive(),
-            )
+            view = self._views.pop(job, None) or JobView(folder)
+            self._views[job] = view  # the newest last
+            while len(self._views) > WATCHED:
+                del self._views[next(iter(self._views))]
+            worker = self._line.worker(job)
+            stopping = job in self._stopping or (worker is not None and worker.asked_to_stop)
+            return view.look(place=self._line.place(job), since=worker.began if worker else None, stopping=stopping)
 
-    def _status(self, alive: bool, follower: Follower, result: Mapping[str, Any] | None) -> Status:
-        stopping = self._worker is not None and self._worker.asked_to_stop
-        if alive:
-            return "stopping" if stopping else "running" if self._spoke(follower) else "starting"
-        if result is not None and result.get("status") in ("done", "failed", "cancelled"):
-            return result["status"]
-        return "cancelled" if stopping else "interrupted"
+    def listing(self, words: str = "", limit: int = -1) -> list[Summary]:
+        """Return the jobs, newest first; arguments as of :meth:`app.index.Index.jobs`."""
+        return self._index.jobs(words, limit)
 
-    def _error(self, status: Status, result: Mapping[str, Any] | None) -> tuple[str, str] | None:
-        if status == "interrupted":
-            return "The reconstruction ended unexpectedly.", "Press Resume to go on from its last checkpoint."
-        told = (result or {}).get("error")
-        return (self._short(told["message"]), self._short(told["hint"])) if told else None
+    def current(self) -> str:
+        """Return the job that a new visitor wants to see: one that runs, else the newest; empty before the first."""
+        found = self._index.jobs()
+        running = [job.id for job in found if job.status == "running"]
+        return next(iter([*running, *(job.id for job in found)]), "")
 
-    def _short(self, text: str) -> str:
-        """Leave out where uploads lie."""
-        return text.replace(f"{self.folder / '.page' / self._id / 'input'}/", "")
-
-    def _spoke(self, follower: Follower) -> bool:
-        """Return whether the events are of the run that goes on, not of one that it resumes."""
-        return follower.began > (0.0 if self._worker is None else self._worker.began)
-
-    def _seconds(self, alive: bool, follower: Follower, result: Mapping[str, Any] | None) -> float:
-        if not alive and result is not None and "seconds" in result:
-            return float(result["seconds"]["total"])
-        return (time.time() if alive else follower.latest) - follower.began if self._spoke(follower) else 0.0
-
-    def _exports(self, folder: Path, result: Mapping[str, Any]) -> dict[str, Path]:
-        named = dict(result.get("exports") or {})
-        if "splats" in named:
-            named |= {Path(path).suffix[1:]: path for path in OTHER_FORMATS}
-        found = {name: self._inside(folder, path) for name, path in named.items()}
-        return {name: path for name, path in found.items() if path is not None}
-
-    @staticmethod
-    def _inside(folder: Path, name: str) -> Path | None:
-        """Return a job's file, None if it is not there or leads elsewhere."""
-        path = (folder / name).resolve()
-        return path if name and path.is_file() and path.is_relative_to(folder.resolve()) else None
+    def file(self, job: str, name: str) -> Path | None:
+        """Return a job's file that may be shown or taken away; None if there is no such job or file."""
+        parts = name.split("/")
+        if parts[0] not in ("exports", "previews", "stages", "report.html") or ".." in parts or not self._exists(job):
+            return None
+        return inside(self.folder / job, name)
 
     # --- the folder ---
 
-    def _find_newest(self) -> None:
-        """Look at the job that runs, else at the one that spoke last, as an earlier server or a shell left it."""
-        found = [entry for entry in self.folder.iterdir() if not entry.name.startswith(".") and is_job(entry)]
-        running = [entry for entry in found if self._runs(entry)]
-        for entry in sorted(running or found, key=_last_word, reverse=True):
-            with suppress(ReconError):
-                job = Job.open(entry)
-                self._look_at(entry.name, job.input.stem, pipelines.get(job.pipeline))
-                return
+    def _exists(self, job: str) -> bool:
+        return bool(re.fullmatch(r"\w[\w.-]*", job)) and is_job(self.folder / job)
 
-    def _look_at(self, job: str, title: str, pipeline: Pipeline) -> None:
-        self._id, self._title, self._worker = job, title, None
-        events = self.folder / job / "events.jsonl"
-        self._follower = Follower.of(events, [stage.name for stage in pipeline.stages])
+    def _open(self, job: str) -> Job:
+        if not isinstance(job, str) or not self._exists(job):
+            raise InputError(
+                "There is no such job.", "It was deleted, perhaps; the list shows those there are.", "no-job"
+            )
+        return Job.open(self.folder / job)
+
+    def _settled(self, job: str) -> Job:
+        """Open a job; where it has ended, its process has, too."""
+        if not self.state(job).busy:
+            self._line.forget(job)
+        return self._open(job)
 
     def _new_id(self, name: str) -> str:
-        base = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+        base = f"{time.strftime('%Y%m%d-%H%M%S')}-{clean_name(name)}"
         number, job = 1, base
-        while (self.folder / job).exists() or (self.folder / ".page" / job).exists():
+        while (self.folder / job).exists():
             number += 1
             job = f"{base}-{number}"
         return job
 
-    def _refuse_while_busy(self) -> None:
-        state = self.current()
-        if state is not None and state.busy:
-            raise InputError("A reconstruction is running.", "Wait until it ends, or press Cancel.", "busy")
+    def _refuse_more(self) -> None:
+        if len(self._line) >= (most := self._limits.max_queue):
+            raise InputError(
+                f"{most} jobs are waiting already.", "Try again when one has begun (RECON_MAX_QUEUE).", "queue-full"
+            )
+        free = shutil.disk_usage(self.folder).free / 1e9
+        if free < self._limits.min_free_gb:
+            raise InputError(
+                f"Only {free:.1f} GB are free on the jobs' disk.", "Delete jobs that are not needed.", "disk-full"
+            )
 
-    @staticmethod
-    def _result(folder: Path) -> dict[str, Any] | None:
-        with suppress(ReconError):
-            return Job.open(folder).result()
-        return None
+    def environment(self) -> dict[str, str]:
+        """Return the workers' variables: pipelines' settings are in the jobs already."""
+        plain = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT)}
+        return {**plain, **as_environment(self._limits)}
 
-    @staticmethod
-    def _runs(folder: Path) -> bool:
-        with suppress(ReconError):
-            return Job.open(folder).running
-        return False
+    def _call(self, arguments: list[str]) -> None:
+        try:
+            done = subprocess.run(
+                arguments,
+                cwd=Path(__file__).parents[1],
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=EXPORT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ReconstructionError("That took too long.", "Ask for fewer faces.", "timeout") from None
+        if done.returncode:
+            told = dict(
+                line.split(": ", 1) for line in done.stderr.splitlines() if line.startswith(("error: ", "hint: "))
+            )
+            message = told.get("error", "It could not be written.").replace(f"{self.folder}/", "")
+            raise ReconstructionError(message, told.get("hint", ""), "export-failed")
 
-    def _convert(self, folder: Path, result: Mapping[str, Any]) -> None:
-        """Make the other splat formats of a finished job, once, in the background."""
-        wanted = [folder / path for path in OTHER_FORMATS if not (folder / path).exists()]
-        if "splats" not in (result.get("exports") or {}) or not wanted or folder.name in self._converted:
-            return
-        self._converted.add(folder.name)
 
-        def convert() -> None:
-            for path in wanted:
-                arguments = [*self._command, "export", str(folder), "--to", str(path)]
-                subprocess.run(arguments, cwd=Path(__file__).parents[1], capture_output=True, check=False)
+def copy_by_links(source: Path, target: Path) -> None:
+    """Copy a file or a folder; the files are linked where the disk allows, so that nothing is copied twice.
 
-        self._converter = threading.Thread(target=convert, daemon=True)
-        self._converter.start()
+    Raises:
+        InputError: the disk is full.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if source.is_dir():
+            shutil.copytree(source, target, copy_function=_link)
+        else:
+            _link(str(source), str(target))
+    except (OSError, shutil.Error):
+        raise InputError("The disk is full.", "Free some space.", "disk-full") from None
 
 
-def _last_word(folder: Path) -> float:
-    with suppress(OSError):
-        return (folder / "events.jsonl").stat().st_mtime
-    return 0.0
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(source, target)

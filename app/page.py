@@ -1,38 +1,46 @@
-"""The web page: drop a capture, watch it become splats and a mesh, take them away.
+"""The web page: drop a capture, watch it become splats and a mesh, take them away, find it again.
 
-The page holds no state of its own. Once a second every open tab asks :class:`app.jobs.Jobs` what there is to see and
-redraws what changed, so a closed tab loses nothing and a new one shows the job that runs.
+The page holds no state of its own but what a tab has chosen and seen. Once a second every open tab asks
+:class:`app.jobs.Jobs` what there is to see and redraws what changed, so a closed tab loses nothing, a reloaded one
+shows the job in its address, and a new one the job that runs.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-from app import page_view as view
-from app.jobs import Jobs, JobState
-from app.page_form import from_form, make_fields, preset_values, to_form
-from app.uploads import ADVICE
+from app import page_list, page_live, page_new, page_result
+from app.drafts import Drafts
+from app.job_state import JobState
+from app.jobs import FORMATS, Jobs
+from app.page_form import from_form, preset_values, shown_names, to_form
+from app.page_view import notice
 from app.upright import upright
-from recon.config import DEFAULT_PRESET
-from recon.errors import InputError
-from recon.pipelines import Pipeline
+from recon import pipelines
+from recon.config import DEFAULT_PRESET, ENVIRONMENT
+from recon.errors import InputError, ReconError
+from recon.job import Job
 from recon.pipelines.failures import as_error
 
 if TYPE_CHECKING:
     import gradio as gr
 
-TITLE = '<div class="eg-title"><h1>Egregium</h1><p>3D reconstruction from photos and video, on this machine</p></div>'
-TICK = 1.0
-"""Seconds between two looks at the job."""
+LISTED = 60
+"""Most jobs on the page at once."""
 
-SHOWN = ("progress", "preview", "figures", "video", "mesh", "downloads", "start", "cancel", "resume")
+OWN = "own"
+
+LIVE = ("progress", "curve", "preview", "log", "cancel", "resume", "to_result")
+RESULT = ("summary", "model", "compare", "video", "downloads", "export")
+SHOWN = (*LIVE, *RESULT, "cards", "tabs")
 """What :meth:`Page.look` updates, in this order."""
+
+FOUND = ("draft", "found", "strip", "title", "pipeline", "preset", "start", "notice")
+"""What :meth:`Page.take` and its like update, in this order, and after them the pipelines' groups."""
 
 
 class Page:
@@ -40,91 +48,218 @@ class Page:
 
     Args:
         jobs: where the work is done.
-        pipeline: what is run.
-        sample: a capture to try it with, None where there is none.
+        drafts: what was sent and not begun yet.
+        samples: captures to try, by name.
+        names: the pipelines that are offered.
     """
 
-    def __init__(self, jobs: Jobs, pipeline: Pipeline, sample: Path | None = None) -> None:
-        self.jobs, self.pipeline, self.sample = jobs, pipeline, sample
+    def __init__(
+        self, jobs: Jobs, drafts: Drafts, samples: Mapping[str, Path], names: Sequence[str] = pipelines.names()
+    ) -> None:
+        self.jobs, self.drafts, self.samples, self.names = jobs, drafts, dict(samples), tuple(names)
         self._served: set[Path] = set()
 
-    def begin(self, files: list[str] | None, source: str, preset: str, *values: Any) -> str:
-        """Begin a job; return the notice to show."""
+    # --- New ---
 
-        def start() -> None:
-            given = self.sample if source == "sample" and self.sample else list(map(self._uploaded, files or []))
-            self.jobs.start(given, self.pipeline, preset, from_form(self.pipeline.config, values))
+    def take(self, files: Sequence[str] | None) -> list[Any]:
+        """Look at what was dropped."""
+        if not files:
+            return self._found(None)
+        return self._attempt_found(lambda: self._draft(self.drafts.add(files)))
 
-        return self._attempt(start)
+    def choose(self, source: str, files: Sequence[str] | None) -> list[Any]:
+        """Choose between one's own files, a sample, and the capture of a job."""
+        kind, _, name = source.partition(":")
+        if kind == "sample" and name in self.samples:
+            return self._attempt_found(lambda: {**self._draft(self.drafts.look(self.samples[name])), "sample": name})
+        return self.take(files)
 
-    def cancel(self) -> str:
-        """Ask the job to stop; return the notice to show."""
-        return self._attempt(self.jobs.cancel)
+    def begin(self, draft: Mapping[str, Any], title: str, pipeline: str, preset: str, *values: Any) -> list[Any]:
+        """Begin a job; return its id, the side to show, and the notice."""
 
-    def resume(self) -> str:
-        """Go on with the job; return the notice to show."""
-        return self._attempt(self.jobs.resume)
+        def start() -> str:
+            settings = from_form(pipelines.get(pipeline).config, self._own_values(pipeline, values))
+            if job := draft.get("job"):
+                return self.jobs.clone(job, pipeline, preset, settings, title=title)
+            device = os.environ.get(f"{ENVIRONMENT}DEVICE", "cpu")
+            if name := draft.get("sample"):
+                return self.jobs.begin(self.samples[name], pipeline, preset, settings, title=title, device=device)
+            source = self.drafts.source(str(draft.get("id")))
+            return self.jobs.begin(source, pipeline, preset, settings, title=title, device=device, keep=True)
+
+        return self._moved(start, "live")
 
     def choose_preset(self, preset: str) -> list[Any]:
-        """Return the values of the settings' fields for a preset."""
-        return to_form(self.pipeline.config, preset_values(self.pipeline.config, preset))
+        """Return the values of all settings' fields for a preset."""
+        values = []
+        for name in self.names:
+            config = pipelines.get(name).config
+            values += to_form(config, preset_values(config, preset))
+        return values
 
-    def look(self, seen: dict[str, Any]) -> list[Any]:
-        """Return what a tab has seen now, and an update for each of SHOWN that is not as it has ``seen`` it."""
+    def choose_pipeline(self, pipeline: str, draft: Mapping[str, Any]) -> list[Any]:
+        """Return the presets with their times, and which settings are shown."""
         import gradio as gr
 
-        wanted = self._wanted(self.jobs.current())
-        fresh = {name: value for name, value in wanted.items() if seen.get(name) != value}
-        return [{**seen, **fresh}, *(gr.update(**self._told(fresh[n])) if n in fresh else gr.skip() for n in SHOWN)]
+        return [gr.update(choices=self._presets(pipeline, draft)), *self._groups(pipeline)]
 
-    def _uploaded(self, name: str) -> Path:
-        """Return an uploaded file; a path that a forged request names is refused here, should Gradio let it pass."""
-        path = Path(name).resolve()
-        if not path.is_relative_to(self.jobs.uploads.resolve()):
-            raise InputError("That file was not uploaded.", ADVICE, "no-input")
-        return path
+    # --- Live and Jobs ---
 
-    def _attempt(self, action: Callable[[], None]) -> str:
+    def act(self, action: str, job: str) -> list[Any]:
+        """Do what a button says; return the job to show, the side to show, and the notice."""
+        match action:
+            case "open":
+                side = "live" if self._status(job) != "done" else "result"
+                return self._moved(lambda: self.jobs.state(job).id, side)
+            case "resume":
+                return self._moved(lambda: self.jobs.resume(job), "live", job)
+            case "cancel":
+                return self._moved(lambda: self.jobs.cancel(job), None, job)
+            case "delete":
+                return self._moved(lambda: self.jobs.delete(job), None)
+        return self._moved(lambda: None, None, job)
+
+    def clone(self, job: str) -> list[Any]:
+        """Fill in the form with a job's capture and settings; return what FOUND, groups, fields and the tabs show."""
+        import gradio as gr
+
+        def opened() -> tuple[Job, Any]:
+            state = self.jobs.state(job)
+            found = Job.open(state.folder)
+            return found, pipelines.get(found.pipeline)
+
         try:
-            action()
-        except Exception as exception:
-            return view.notice(as_error(exception, self.jobs.folder / ".page"))
-        return view.notice(None)
+            found, pipeline = opened()
+        except ReconError as error:
+            skipped = len(self.names) + len(self.choose_preset(DEFAULT_PRESET)) + 1
+            return [*(gr.skip() for _ in FOUND[:-1]), notice(error), *(gr.skip() for _ in range(skipped))]
+        state = self.jobs.state(job)
+        preset = str(found.header["preset"])
+        draft = {"job": job, "name": state.title}
+        text = (
+            f'<div class="eg-found" role="status"><p>The capture of <b>{state.title}</b>, with its settings.</p></div>'
+        )
+        fields = []
+        for name in self.names:
+            config = pipelines.get(name).config
+            values = {**preset_values(config, preset)}
+            if name == pipeline.name:
+                values |= {key: value for key, value in found.settings.items() if key in config.model_fields}
+                values |= {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+            fields += to_form(config, values)
+        names = [name for name in self.names if (name == "points") == (pipeline.name == "points")]
+        return [
+            draft,
+            gr.update(value=text, visible=True),
+            gr.update(value="", visible=False),
+            gr.update(value=state.title),
+            gr.update(choices=page_new.pipeline_choices(names), value=pipeline.name, visible=True),
+            gr.update(choices=self._presets(pipeline.name, draft), value=preset, visible=True),
+            gr.update(interactive=True),
+            "",
+            *self._groups(pipeline.name),
+            *fields,
+            gr.update(selected="new"),
+        ]
 
-    def _wanted(self, state: JobState | None) -> dict[str, dict[str, Any]]:
-        """Return the properties of each of SHOWN; cheap, and equal as long as nothing changes."""
-        busy = state is not None and state.busy
-        exports = dict(state.exports) if state is not None and state.status == "done" else {}
-        video, mesh = exports.get("turntable"), exports.get("mesh")
-        if mesh is not None and "cameras" in exports:
-            mesh = upright(mesh, exports["cameras"], mesh.parents[1] / "previews" / "mesh.glb")
-        preview = state.preview if state is not None and state.status != "done" else None
-        figures, links = view.figures(state), view.downloads(state, self._link) if exports else ""
+    # --- Result ---
+
+    def export(self, job: str, what: str, faces: float | None, texture: float | None) -> str:
+        """Write a result in another format; return the notice."""
+        kind, _, suffix = what.partition(" ")
+
+        def write() -> str:
+            mesh = kind == "mesh"
+            return self.jobs.export(
+                job, kind, suffix, int(faces) if faces and mesh else None, int(texture) if texture and mesh else None
+            )
+
+        return str(self._moved(write, None)[-1])
+
+    # --- the clock ---
+
+    def arrive(self, job: str) -> list[Any]:
+        """Return the job that a new tab shows, and the side."""
+        import gradio as gr
+
+        if job:
+            with suppress(ReconError):
+                return [job, gr.update(selected="result" if self.jobs.state(job).status == "done" else "live")]
+        job = self.jobs.current()
+        busy = bool(job) and self.jobs.state(job).busy
+        return [job, gr.update(selected="live" if busy else "new")]
+
+    def look(self, seen: dict[str, Any], job: str, side: str, what: str, words: str) -> list[Any]:
+        """Return what a tab has seen now, and an update for each of SHOWN that is not as it has ``seen`` it.
+
+        Args:
+            seen: what the last look returned.
+            job: the one that the tab has chosen.
+            side: which of the page's sides it looks at.
+            what: ``splats`` or ``mesh``, for the 3D view.
+            words: to look for in the list.
+        """
+        import gradio as gr
+
+        state = self._state(job)
+        wanted = self._live(state)
+        if side == "result":
+            wanted |= self._result(state, what)
+        if side == "jobs":
+            found = self.jobs.listing(words or "", LISTED + 1)
+            wanted["cards"] = {"value": page_list.cards(found[:LISTED], len(found) > LISTED, words or "")}
+        status = state.status if state is not None else ""
+        was = seen.get("status")
+        if side == "live" and was and was[0] == job and status == "done" and was[1] not in ("done", ""):
+            wanted["tabs"] = {"selected": "result"}
+        fresh = {name: value for name, value in wanted.items() if seen.get(name) != value}
+        seen = {**seen, **fresh, "status": (job, status)}
+        seen.pop("tabs", None)
+        return [seen, *(gr.update(**fresh[name]) if name in fresh else gr.skip() for name in SHOWN)]
+
+    def _live(self, state: JobState | None) -> dict[str, dict[str, Any]]:
+        """Return the properties of each of LIVE; cheap, and equal as long as nothing changes."""
+        parts = {"curve": page_live.curve(state), "preview": page_live.preview(state), "log": page_live.log(state)}
         return {
-            "progress": {"value": view.progress(state)},
-            "preview": {"value": preview, "visible": preview is not None},
-            "figures": {"value": figures, "visible": bool(figures)},
-            "video": {"value": view.video(video, self._link), "visible": video is not None},
-            "mesh": {"value": self._serve(mesh), "visible": True if mesh is not None else "hidden"},
-            "downloads": {"value": links, "visible": bool(links)},
-            "start": {"interactive": not busy},
-            "cancel": {"visible": busy, "interactive": state is not None and state.status != "stopping"},
+            "progress": {"value": page_live.progress(state)},
+            **{name: {"value": text, "visible": bool(text)} for name, text in parts.items()},
+            "cancel": {
+                "visible": state is not None and state.busy,
+                "interactive": state is not None and state.status != "stopping",
+            },
             "resume": {"visible": state is not None and state.resumable},
+            "to_result": {"visible": state is not None and state.status == "done"},
         }
 
+    def _result(self, state: JobState | None, what: str) -> dict[str, dict[str, Any]]:
+        done = state if state is not None and state.status == "done" else None
+        model = self._model(done, what) if done is not None else None
+        parts = {
+            "summary": page_result.summary(state, {}),
+            "compare": page_result.compare(done, ()),
+            "video": page_result.video(done),
+            "downloads": page_result.downloads(done),
+        }
+        return {
+            **{name: {"value": text, "visible": bool(text)} for name, text in parts.items()},
+            "model": {"value": self._serve(model), "visible": True if model is not None else "hidden"},
+            "export": {"visible": done is not None and bool(self._formats(done))},
+        }
+
+    def _model(self, state: JobState, what: str) -> Path | None:
+        mesh = state.exports.get("exports/mesh.glb")
+        cameras = state.exports.get("exports/transforms.json")
+        if mesh is not None and cameras is not None:
+            return upright(mesh, cameras, state.folder / "previews" / "mesh.glb")
+        return mesh
+
     @staticmethod
-    def _told(properties: dict[str, Any]) -> dict[str, Any]:
-        """Return the properties as the browser gets them: a picture by its content, so that no file is opened up."""
-        if isinstance(path := properties.get("value"), Path):
-            with suppress(OSError):
-                content = base64.b64encode(path.read_bytes()).decode()
-                text = "A photo beside the reconstruction so far"
-                picture = f'<img class="eg-preview" alt="{text}" src="data:image/jpeg;base64,{content}">'
-                return {**properties, "value": picture}
-        return properties
+    def _formats(state: JobState) -> list[str]:
+        made = (state.result or {}).get("exports", {})
+        return [f"{kind} {suffix}" for kind, suffixes in FORMATS.items() if kind in made for suffix in suffixes]
 
     def _serve(self, path: Path | None) -> str | None:
-        """Let browsers have this very file of a job, and return its path as Gradio wants it."""
+        """Let the 3D view have this very file of a job, and return its path as Gradio wants it."""
         if path is None:
             return None
         if path not in self._served:
@@ -134,90 +269,81 @@ class Page:
             gr.set_static_paths([path])  # nothing beside it, and no copy
         return str(path)
 
-    def _link(self, path: Path) -> str:
-        return f"gradio_api/file={quote(str(self._serve(path)))}"
+    # --- helpers ---
+
+    def _state(self, job: str) -> JobState | None:
+        with suppress(ReconError):
+            return self.jobs.state(job) if job else None
+        return None
+
+    def _status(self, job: str) -> str:
+        state = self._state(job)
+        return state.status if state is not None else ""
+
+    def _own_values(self, pipeline: str, values: Sequence[Any]) -> Sequence[Any]:
+        start = 0
+        for name in self.names:
+            count = len(shown_names(pipelines.get(name).config))
+            if name == pipeline:
+                return values[start : start + count]
+            start += count
+        raise InputError("Choose what to make of it.", "Drop photos, a video or a scan first.", "no-pipeline")
+
+    def _draft(self, draft: Any) -> dict[str, Any]:
+        return {"id": draft.id, "name": draft.source.stem, "found": draft.found}
+
+    def _attempt_found(self, look: Callable[[], dict[str, Any]]) -> list[Any]:
+        try:
+            return self._found(look())
+        except Exception as exception:
+            return self._found(None, as_error(exception, self.jobs.own))
+
+    def _found(self, draft: dict[str, Any] | None, error: ReconError | None = None) -> list[Any]:
+        import gradio as gr
+
+        if draft is None:
+            hidden = gr.update(visible=False)
+            start, told = gr.update(interactive=False), notice(error)
+            return [{}, hidden, hidden, gr.skip(), hidden, hidden, start, told, *self._groups("")]
+        found = draft.pop("found")
+        draft["seconds"] = found["estimated_seconds"]
+        names = [name for name in found["pipelines"] if name in self.names]
+        first = names[0] if names else ""
+        strip = page_new.thumbnails(found.get("thumbnails", ()))
+        return [
+            draft,
+            gr.update(value=page_new.found_text(found), visible=True),
+            gr.update(value=strip, visible=bool(strip)),
+            gr.update(value="", placeholder=draft["name"]),
+            gr.update(choices=page_new.pipeline_choices(names), value=first, visible=bool(names)),
+            gr.update(choices=self._presets(first, draft), visible=bool(names)),
+            gr.update(interactive=bool(names)),
+            "",
+            *self._groups(first),
+        ]
+
+    def _presets(self, pipeline: str, draft: Mapping[str, Any]) -> list[tuple[str, str]]:
+        presets = list(pipelines.get(pipeline or self.names[0]).config.presets)
+        return page_new.preset_choices(presets, draft.get("seconds", {}).get(pipeline, {}))
+
+    def _groups(self, pipeline: str) -> list[Any]:
+        import gradio as gr
+
+        return [gr.update(visible=name == pipeline) for name in self.names]
+
+    def _moved(self, action: Callable[[], str | None], side: str | None, job: str = "") -> list[Any]:
+        """Do something; return the job to show (the one made, else ``job``), the side to show, and the notice."""
+        import gradio as gr
+
+        try:
+            made = action()
+        except Exception as exception:
+            return [gr.skip(), gr.skip(), notice(as_error(exception, self.jobs.own))]
+        return [made or job, gr.update(selected=side) if side else gr.skip(), ""]
 
 
 def build(page: Page) -> gr.Blocks:
     """Return the page, ready to be launched."""
-    import gradio as gr
+    from app.page_layout import lay_out
 
-    config = page.pipeline.config
-    with gr.Blocks(title="Egregium", analytics_enabled=False, delete_cache=(3600, 86_400)) as blocks:
-        gr.HTML(TITLE, padding=False)
-        seen, timer = gr.State({}), gr.Timer(TICK)
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=2, min_width=320):
-                source = gr.Radio(
-                    [("My own", "own"), (f"Sample: {_sample_text(page.sample)}", "sample")],
-                    value="own",
-                    label="Capture",
-                    visible=page.sample is not None,
-                )
-                files = gr.File(file_count="multiple", label="Photos, a zip, or a video", height=180)
-                picture = gr.HTML(_contact_sheet(page.sample), visible=False, padding=False)
-                preset = gr.Radio(
-                    list(config.presets), value=DEFAULT_PRESET, label="Preset", info=view.presets_text(config.presets)
-                )
-                with gr.Accordion("Advanced", open=False):
-                    fields = make_fields(config, DEFAULT_PRESET)
-                shown = {"start": gr.Button("Reconstruct", variant="primary", size="lg")}
-                notice = gr.HTML(padding=False)
-            with gr.Column(scale=3, min_width=320):
-                shown["progress"] = gr.HTML(view.progress(None), padding=False)
-                with gr.Row():
-                    shown["cancel"] = gr.Button("Cancel", variant="stop", visible=False, scale=0, min_width=160)
-                    shown["resume"] = gr.Button("Resume", variant="primary", visible=False, scale=0, min_width=160)
-                shown["preview"] = gr.HTML(visible=False, padding=False)
-                shown["figures"] = gr.HTML(visible=False, padding=False)
-                shown["video"] = gr.HTML(visible=False, padding=False)  # gr.Video wants a copy of every job's file
-                # Only hidden, not left out: a viewer that comes onto the page together with its model stays empty.
-                shown["mesh"] = gr.Model3D(label="Mesh", visible="hidden", interactive=False, height=420)
-                shown["downloads"] = gr.HTML(visible=False, padding=False)
-
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        looking: dict[str, Any] = {
-            "fn": page.look,
-            "inputs": seen,
-            "outputs": [seen, *(shown[name] for name in SHOWN)],
-            **quiet,
-        }
-        blocks.load(**looking)
-        timer.tick(**looking, queue=False)
-        source.change(
-            lambda chosen: (gr.update(visible=chosen == "own"), gr.update(visible=chosen == "sample")),
-            source,
-            [files, picture],
-            **quiet,
-        )
-        preset.change(page.choose_preset, preset, fields, **quiet)
-        shown["start"].click(page.begin, [files, source, preset, *fields], notice, **quiet).then(**looking)
-        shown["cancel"].click(page.cancel, None, notice, **quiet).then(**looking)
-        shown["resume"].click(page.resume, None, notice, **quiet).then(**looking)
-    return blocks
-
-
-def _pictures(sample: Path | None) -> list[Path]:
-    return sorted((sample / "images").glob("*.jpg")) if sample is not None else []
-
-
-def _sample_text(sample: Path | None) -> str:
-    return f"{sample.name.replace('_', ' ')}, {len(_pictures(sample))} photos" if sample is not None else ""
-
-
-def _contact_sheet(sample: Path | None) -> str:
-    """Return some of the sample's photos, small, as one picture."""
-    from PIL import Image
-
-    pictures = _pictures(sample)
-    if not pictures:
-        return ""
-    chosen, side = pictures[:: max(1, len(pictures) // 8)][:8], 120
-    sheet = Image.new("RGB", (4 * side, 2 * side))
-    for i, path in enumerate(chosen):
-        with Image.open(path) as photo:
-            sheet.paste(photo.convert("RGB").resize((side, side)), (i % 4 * side, i // 4 * side))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "JPEG", quality=80)
-    content = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img class="eg-preview" alt="Some photos of the sample" src="data:image/jpeg;base64,{content}">'
+    return lay_out(page)

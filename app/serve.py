@@ -5,53 +5,65 @@ from __future__ import annotations
 import fcntl
 import ipaddress
 import os
-import secrets
 import shutil
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recon.errors import InputError
 from recon.events import Events
+from recon.settings import Settings
 
 if TYPE_CHECKING:
     from app.page import Page
 
-SAMPLE = Path(__file__).parents[1] / "assets" / "still_life"
+ASSETS = Path(__file__).parents[1] / "assets"
+LOCAL = ("127.0.0.1", "localhost", "::1")
+"""What this machine calls itself."""
 
 
-def serve(host: str, port: int, jobs: Path, password: str | None) -> None:
+def serve(chosen: Settings) -> None:
     """Show the page until Ctrl-C or SIGTERM.
 
     Args:
-        host: address to listen on.
-        port: TCP port.
-        jobs: folder of the jobs; made if need be.
-        password: what browsers have to give; needed wherever others could reach the page.
+        chosen: where to listen, the jobs' folder, the password, and the limits.
 
     Raises:
         InputError: no password where one is needed, the port is taken, or the folder cannot be used.
     """
-    check_address(host, port, password)
+    check_address(chosen.host, chosen.port, chosen.password)
     from app.signals import stoppable
 
     stop = threading.Event()
-    with _prepared(jobs.absolute()) as folder, stoppable(Events(), stop.set):
+    with _prepared(chosen.jobs.absolute()) as folder, stoppable(Events(), stop.set):
+        from app.drafts import Drafts
+        from app.inspector import Inspector
         from app.jobs import Jobs
         from app.page import Page
-        from recon import pipelines
 
-        queue = Jobs(folder)
-        page = Page(queue, pipelines.get(pipelines.DEFAULT), SAMPLE if (SAMPLE / "transforms.json").exists() else None)
-        with launched(page, host, port, password) as address:
-            print(f"Egregium is at {address} and its jobs in {folder}. Ctrl-C stops it.", file=sys.stderr, flush=True)
-            stop.wait()
-            if queue.close():
-                print("The reconstruction was stopped; press Resume on the page to go on.", file=sys.stderr)
+        jobs = Jobs(folder, chosen)
+        inspector = Inspector(jobs.environment())
+        try:
+            page = Page(jobs, Drafts(jobs.own / "drafts", jobs.uploads, inspector), samples())
+            with launched(page, chosen) as address:
+                inspector.warm()
+                told = f"Egregium is at {address} and its jobs in {folder}. Ctrl-C stops it."
+                print(told, file=sys.stderr, flush=True)
+                stop.wait()
+        finally:
+            inspector.close()
+            if jobs.close():
+                print("The reconstruction was stopped; it goes on when the page is served again.", file=sys.stderr)
+
+
+def samples() -> dict[str, Path]:
+    """Return the captures that come with Egregium, by name; none where it was installed without them."""
+    found = {"still_life": ASSETS / "still_life"}
+    return {name: path for name, path in found.items() if path.exists()}
 
 
 def check_address(host: str, port: int, password: str | None) -> None:
@@ -91,27 +103,27 @@ def _is_loopback(host: str) -> bool:
 
 
 @contextmanager
-def launched(page: Page, host: str, port: int, password: str | None) -> Iterator[str]:
+def launched(page: Page, chosen: Settings) -> Iterator[str]:
     """Show ``page`` until the block ends; give its address."""
     from app.page import build
 
     import gradio as gr  # isort: skip  # its settings come from the environment, which is set by now
+    from starlette.middleware import Middleware
 
-    from app.uploads import MAX_BYTES
+    from app.files import route
+    from app.gate import Gate
 
     blocks = build(page)
-    blocks.queue(default_concurrency_limit=8, api_open=False)
-    auth: Callable[[str, str], bool] | None = None
-    if password is not None:
-        auth = lambda _, given: secrets.compare_digest(given.encode(), password.encode())  # noqa: E731
+    blocks.queue(default_concurrency_limit=8)
+    names = (*LOCAL, chosen.host) if _is_loopback(chosen.host) and chosen.password is None else ()
+    gate = Middleware(Gate, limits=chosen, password=chosen.password, names=names, jobs=page.jobs.folder)
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
     try:
         _, address, _ = blocks.launch(
-            server_name=host,
-            server_port=port,
-            auth=auth,
-            auth_message="Any user name, and the password that 'recon serve' was given.",
-            max_file_size=MAX_BYTES,
+            server_name=chosen.host,
+            server_port=chosen.port,
+            app_kwargs={"middleware": [gate], "routes": [route(page.jobs)]},
+            max_file_size=int(chosen.max_upload_gb * 1e9),
             allowed_paths=[],
             share=False,
             ssr_mode=False,
@@ -139,7 +151,7 @@ def launched(page: Page, host: str, port: int, password: str | None) -> Iterator
 def _prepared(jobs: Path) -> Iterator[Path]:
     """Make the jobs folder, keep a second server out of it, and prepare Gradio's surroundings."""
     own = jobs / ".page"
-    uploads = own / "uploads"
+    uploads, empty = own / "uploads", own / "empty"
     try:
         own.mkdir(parents=True, exist_ok=True)
         lock = os.open(own / "lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -154,11 +166,12 @@ def _prepared(jobs: Path) -> Iterator[Path]:
             raise InputError(
                 f"Another 'recon serve' shows the jobs of {jobs}.", "Use that one, or give --jobs another.", "jobs-busy"
             ) from None
-        shutil.rmtree(uploads, ignore_errors=True)
-        uploads.mkdir()
+        for folder in (uploads, empty):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["GRADIO_TEMP_DIR"] = str(uploads)
-        os.chdir(uploads)  # Gradio would hand out files of the working directory
+        os.chdir(empty)  # Gradio would hand out files of the working directory
         yield jobs
     finally:
         os.close(lock)

@@ -1,6 +1,7 @@
 """``recon run`` as a process of its own: begun, stopped and looked after by the web page.
 
-A process, because it can be stopped at once, cannot take the page down with it, and outlives a closed tab.
+A process, because it can be stopped at once, cannot take the page down with it, and outlives a closed tab and a
+restarted server.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from recon.config import kind, optional
+from recon.errors import Cancelled, ReconError, ReconstructionError
 from recon.job import LOCK
 from recon.pipelines import Pipeline
 
@@ -25,25 +27,47 @@ RECON = (sys.executable, "-m", "app.cli")
 GRACE = 5.0
 """Seconds after which a worker that was asked to stop is asked more firmly."""
 
+LOG = "log.txt"
+"""What a worker says to people, in its job directory."""
+
+PRINTED = ".printed.json"
+"""What it says to programs, there too."""
+
 
 class Worker:
-    """One running ``recon``, with what it prints kept in two files of ``folder``.
+    """One running ``recon``, with what it prints kept in :data:`LOG` and :data:`PRINTED` of ``folder``.
+
+    Args:
+        command: how ``recon`` is called.
+        arguments: its arguments.
+        folder: the job directory, which must exist.
+        environment: its variables.
+        held: a descriptor that stays open, and the lock on it held, until the process ends, however it ends.
 
     Attributes:
         began: seconds since the epoch.
         asked_to_stop: whether :meth:`stop` was called.
     """
 
-    def __init__(self, command: Sequence[str], arguments: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        held: int | None = None,
+    ) -> None:
         self.folder = folder
         self.asked_to_stop = False
         self.began = time.time()
-        with (folder / "worker.json").open("wb") as out, (folder / "worker.log").open("wb") as err:
+        with (folder / PRINTED).open("wb") as out, (folder / LOG).open("ab") as err:
             self._process = subprocess.Popen(
                 [*command, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
+                env=environment,
+                pass_fds=() if held is None else (held,),
                 cwd=Path(__file__).parents[1],  # where `-m app.cli` finds this very code
                 start_new_session=True,  # the terminal's Ctrl-C is for the server, which passes it on
             )
@@ -72,12 +96,35 @@ class Worker:
             self._process.wait(seconds)
         return not self.running
 
-    def printed(self) -> dict[str, Any] | None:
-        """Return the JSON that it printed, None if it printed none."""
-        with suppress(OSError, ValueError):
-            value = json.loads((self.folder / "worker.json").read_text(encoding="utf-8"))
-            return value if isinstance(value, dict) else None
-        return None
+    def reason(self) -> ReconError:
+        """Return why it ended without a result: what it printed, else what its end tells."""
+        if self.asked_to_stop:
+            return Cancelled()
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            error = json.loads((self.folder / PRINTED).read_text(encoding="utf-8"))["error"]
+            return ReconstructionError(error["message"], error["hint"], error["code"])
+        return crash(self._process.poll())
+
+
+def crash(code: int | None) -> ReconError:
+    """Return what the end of a process that wrote no result means to a person.
+
+    Args:
+        code: its exit code, negative for the signal that ended it; None where nobody saw it end.
+    """
+    if code == -signal.SIGKILL:
+        return ReconstructionError(
+            "The system ended the reconstruction, most likely because memory ran out.",
+            "Resume goes on from its last checkpoint; a faster preset, or fewer or smaller photos, need less memory.",
+            "no-memory",
+        )
+    how = "unexpectedly"
+    if code is not None:
+        with suppress(ValueError):
+            how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+    return ReconstructionError(
+        f"The reconstruction ended {how}.", "Resume goes on from its last checkpoint.", "crashed"
+    )
 
 
 def run_arguments(
@@ -96,7 +143,23 @@ def run_arguments(
     return arguments
 
 
+def owner(job: Path) -> int | None:
+    """Return the process that holds a job's lock, or held it last."""
+    with suppress(OSError, ValueError):
+        return int((job / LOCK).read_text())
+    return None
+
+
 def interrupt_owner(job: Path) -> None:
     """Ask the process that holds a job's lock to stop; one that an earlier server began, say."""
-    with suppress(OSError, ValueError):
-        os.kill(int((job / LOCK).read_text()), signal.SIGINT)
+    if process := owner(job):
+        with suppress(OSError):
+            os.kill(process, signal.SIGINT)
+
+
+def memory_mb(process: int | None) -> float:
+    """Return the memory that a process has in use, in MiB; 0 where the system does not tell."""
+    with suppress(OSError, ValueError, IndexError):
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+    return 0.0

@@ -97,9 +97,7 @@ class Job:
             job._acquire()
             job._refuse_strangers(resume)  # again: another process may have been quicker
             sweep(job.folder)
-            values = (VERSION, pipeline, preset, device, str(Path(input).absolute()))
-            text = to_yaml(config, dict(zip(HEADER, values, strict=True)))
-            write_text(job.folder / "config.yaml", text)
+            write_config(job.folder, config, input, pipeline=pipeline, preset=preset, device=device)
             (job.folder / "result.json").unlink(missing_ok=True)  # it would tell of an earlier run
             (job.folder / "error.log").unlink(missing_ok=True)
             (job.folder / TICKET).unlink(missing_ok=True)
@@ -272,6 +270,12 @@ class Job:
         self.settings = content
         if not isinstance(self.header[MARK], int) or self.header[MARK] > VERSION:
             raise InputError(f"{self.folder} was made by a newer version of Egregium.", "Update Egregium.", "newer-job")
+
+
+def write_config(folder: Path, config: Config, input: Path, *, pipeline: str, preset: str, device: str) -> None:
+    """Write config.yaml, which makes a folder a job directory; arguments as of :meth:`Job.create`."""
+    values = (VERSION, pipeline, preset, device, str(Path(input).absolute()))
+    write_text(folder / "config.yaml", to_yaml(config, dict(zip(HEADER, values, strict=True))))
 
 
 def is_job(folder: Path) -> bool:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from app.job_state import JobState
+from app.jobs import Jobs
+from recon.settings import load, settings
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "job"))
+import toy_pipeline  # noqa: F401  it registers itself
 
 ROOT = Path(__file__).parents[2]
 TOY = "import sys, toy_pipeline; from app.cli import main; sys.exit(main())"
@@ -48,3 +56,45 @@ def recon(start):
         return process.returncode, out, err
 
     return run
+
+
+PROGRAM = "import sys; sys.path[:0] = {paths}; import toy_pipeline; from app.cli import main; sys.exit(main())"
+
+
+@pytest.fixture
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget the settings of whoever runs the tests."""
+    for name in [name for name in os.environ if name.startswith("RECON_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/nowhere")
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.fixture
+def toy_command() -> tuple[str, ...]:
+    """Return the command ``recon`` that knows the toy pipeline."""
+    return sys.executable, "-c", PROGRAM.format(paths=[str(ROOT / "tests/job"), str(ROOT)])
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, plain_environment: None, toy_command: tuple[str, ...]) -> Iterator[Jobs]:
+    """Jobs of the toy pipeline."""
+    made = Jobs(tmp_path / "jobs", load({"min_free_gb": 0}), toy_command)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def wait() -> Callable[..., JobState]:
+    """Return a function that waits until a job has one of some states."""
+
+    def until(jobs: Jobs, job: str, *statuses: str, seconds: float = 60) -> JobState:
+        end = time.monotonic() + seconds
+        while (state := jobs.state(job)).status not in statuses:
+            assert time.monotonic() < end, state
+            time.sleep(0.05)
+        return state
+
+    return until

@@ -1,0 +1,100 @@
+"""The side *Result*: what came out, how good it is, and the files to take away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import PurePosixPath
+from typing import Any, Protocol
+
+from app.files import link
+from app.job_state import JobState
+from app.page_live import head
+from app.page_view import box, card, size, took, warnings
+
+INTERNAL = ("loss", "validation_psnr")
+"""What only matters while it runs."""
+
+SHOW = "exports/turntable.mp4"
+REPORT = "report.html"
+
+
+class Pair(Protocol):
+    """A photo beside its render; paths in the job."""
+
+    name: str
+    photo: str
+    render: str
+    psnr: float | None
+
+
+def summary(state: JobState | None, facts: Mapping[str, Any]) -> str:
+    """Return title, figures, facts about the mesh, and warnings."""
+    if state is None:
+        return ""
+    if state.status != "done" or state.result is None:
+        text = (
+            ("It is not done yet.", "Watch it under Live.")
+            if state.busy
+            else ("It has no result.", "Resume it under Live.")
+        )
+        return f'<div class="eg-job">{head(state)}{box("note", *text)}</div>'
+    result = state.result
+    cards = [card(name, value) for name, value in result["metrics"].items() if name not in INTERNAL]
+    cards += [card(name, value) for name, value in result["counts"].items() if value and name not in facts]
+    cards += [card(name, value) for name, value in facts.items()]
+    cards.append(card("time", took(result["seconds"]["total"])))
+    cards.append(card("memory", f"{result['peak_memory_mb']:,.0f} MB"))
+    return (
+        f'<div class="eg-job">{head(state)}<dl class="eg-cards">{"".join(cards)}</dl>{warnings(state.warnings)}</div>'
+    )
+
+
+def compare(state: JobState | None, pairs: Sequence[Pair]) -> str:
+    """Return held-out photos beside their renders, under a slider."""
+    if state is None or not pairs:
+        return ""
+    parts = []
+    for i, pair in enumerate(pairs):
+        told = f"{escape(pair.name)}{f' · {pair.psnr:.2f} dB' if pair.psnr is not None else ''}"
+        parts.append(
+            f'<details class="eg-pair" name="pair"{" open" if i == 0 else ""}><summary>{told}</summary>'
+            f'<div class="eg-compare" style="--at:50%"><img loading="lazy" alt="Reconstruction of {escape(pair.name)}" '
+            f'src="{escape(link(state.id, pair.render))}"><img loading="lazy" alt="Photo {escape(pair.name)}" '
+            f'class="eg-photo" src="{escape(link(state.id, pair.photo))}"><i></i><b>Photo</b><b>Reconstruction</b>'
+            '<input type="range" min="0" max="100" value="50" step="0.5" aria-label="How much of the photo is shown" '
+            "oninput=\"this.parentNode.style.setProperty('--at', this.value + '%')\"></div></details>"
+        )
+    return f"<h4>Photos that the fit has not seen</h4>{''.join(parts)}"
+
+
+def video(state: JobState | None) -> str:
+    """Return the turntable, which plays in a loop."""
+    if state is None or SHOW not in state.exports:
+        return ""
+    source = escape(link(state.id, SHOW))
+    return (
+        f'<h4>Turntable</h4><video class="eg-preview" aria-label="Turntable" src="{source}" '
+        "autoplay loop muted playsinline controls></video>"
+    )
+
+
+def downloads(state: JobState | None) -> str:
+    """Return the links to a result's files."""
+    if state is None or not state.exports:
+        return ""
+    report, items = "", []
+    for name, path in state.exports.items():
+        address = escape(link(state.id, name))
+        if name == REPORT:
+            report = (
+                f'<a class="eg-file eg-report" href="{address}" target="_blank" rel="noopener">'
+                f"<b>Open the report</b><span>{size(path)}</span></a>"
+            )
+        elif "colmap" not in name:
+            saved = escape(f"{state.title}-{PurePosixPath(name).name}")
+            items.append(
+                f'<a class="eg-file" href="{address}" download="{saved}"><b>{escape(path.name)}</b>'
+                f"<span>{size(path)}</span></a>"
+            )
+    return f'<h4>Take away</h4><div class="eg-files">{report}{"".join(items)}</div>'
