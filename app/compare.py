@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ class Pair:
     Attributes:
         name: of the photo, as the capture has it.
         photo, render: pictures in the job directory.
-        psnr: in dB; None where it is infinite or unknown.
+        psnr: in dB; None where the two are equal.
     """
 
     name: str
@@ -41,6 +40,5 @@ def pairs(job_folder: Path) -> list[Pair]:
         photo, render = (folder / Path(str(row[key])).name for key in ("photo", "render"))
         if photo.is_file() and render.is_file() and not photo.is_symlink() and not render.is_symlink():
             psnr = row.get("psnr")
-            known = isinstance(psnr, int | float) and math.isfinite(psnr)
-            found.append(Pair(str(row["name"]), photo, render, float(psnr) if known else None))
+            found.append(Pair(str(row["name"]), photo, render, psnr if isinstance(psnr, float) else None))
     return found

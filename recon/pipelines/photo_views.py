@@ -72,7 +72,7 @@ def keep_views(context: PhotosContext, measured: Iterator[HeldOutView]) -> None:
     for i, view in enumerate(measured):
         picture = f"{i:04d}.png"
         save_picture(context.folder / picture, view.render)
-        row = {"name": view.name, "psnr": view.psnr, "ssim": view.ssim, "render": picture}
+        row: dict[str, Any] = {"name": view.name, "psnr": view.psnr, "ssim": view.ssim, "render": picture}
         if i in chosen:
             row["photo"] = f"{i:04d}-photo.jpg"
             save_picture(context.folder / row["photo"], view.photo)
