@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "scan" / "octopus.ply")
     out = parser.parse_args().out
     places, directions, colours = scanned()
-    names = [*"x y z nx ny nz".split(), *"red green blue".split()]
+    names = ["x", "y", "z", "nx", "ny", "nz", "red", "green", "blue"]
     rows = np.zeros(len(places), [(name, "<f4" if i < 6 else "u1") for i, name in enumerate(names)])
     for name, values in zip(names, np.c_[places, directions, np.rint(255 * colours)].T, strict=True):
         rows[name] = values
