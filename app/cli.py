@@ -90,7 +90,9 @@ def inspect(arguments: argparse.Namespace) -> int:
     if arguments.json:
         _print_json({**inspection.to_json(), "estimated_seconds": seconds})
     else:
-        print(f"{inspection.text()}\ntime on this machine, estimated: {in_words(seconds)}")
+        print(inspection.text())
+        for pipeline, presets in seconds.items():
+            print(f"time on this machine, {pipeline}, estimated: {in_words(presets)}")
     return 0
 
 

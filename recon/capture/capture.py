@@ -113,6 +113,7 @@ class Capture:
         ordered: consecutive views overlap (a video), so that matching may be sequential.
         own_split: the input brought its own test views (``held_out`` of each view); otherwise every 8th is held out.
         warnings: what was skipped or repaired while reading, in people's words.
+        rejected: (name, why) of the photos that were skipped, named as views are.
     """
 
     root: Path
@@ -122,6 +123,7 @@ class Capture:
     ordered: bool = False
     own_split: bool = False
     warnings: tuple[str, ...] = field(default_factory=tuple)
+    rejected: tuple[tuple[str, str], ...] = ()
 
     @property
     def has_poses(self) -> bool:

@@ -19,7 +19,7 @@ from recon.capture.capture import Capture, Points
 from recon.capture.files import IMAGE_SUFFIXES, index_masks, inside, listed, mask_of, relative_name, walk
 from recon.capture.points import make_points, read_ply
 from recon.capture.undistort import Lens
-from recon.capture.views import check_masks, posed_view, readable
+from recon.capture.views import Rejected, check_masks, posed_view, readable, why
 from recon.errors import InputError
 from recon.events import Events
 
@@ -91,7 +91,8 @@ def load_colmap(root: Path, model: Path, events: Events) -> Capture:
         present = sum(path.suffix.lower() in IMAGE_SUFFIXES for path in walk(folder, events))
         if present > len(found):
             warnings.append(f"Photos in {folder.name} without a pose, left out: {present - len(found)}.")
-    headers = readable(root, list(found), events, warnings)
+    rejected: Rejected = []
+    headers = readable(root, list(found), events, warnings, rejected)
     index = index_masks(root, events)
     masks = check_masks({path: mask_of(index, relative_name(root, path)) for path in headers}, headers, warnings)
     views = []
@@ -105,7 +106,15 @@ def load_colmap(root: Path, model: Path, events: Events) -> Capture:
             if error.code != "size-mismatch":
                 raise
             warnings.append(f"Skipped: {error.message} {error.hint}")
-    return Capture(root=root, kind="colmap", views=tuple(views), points=points, warnings=tuple(warnings))
+            rejected.append((relative_name(root, path), why(error, path)))
+    return Capture(
+        root=root,
+        kind="colmap",
+        views=tuple(views),
+        points=points,
+        warnings=tuple(warnings),
+        rejected=tuple(rejected),
+    )
 
 
 def _photo(folder: Path, image: Registered) -> Path | None:

@@ -21,6 +21,8 @@ from recon.capture.resize import resize_photo, working_size
 from recon.errors import InputError
 from recon.events import Events
 
+EMPTY = 1e-4
+"""A mask that shows, or hides, less than this share of its photo says that of nothing, or of everything."""
 BLURRY = 0.25
 """A photo is blurry when its sharpness is below this share of the capture's median."""
 _SHARPNESS_SIDE = 800
@@ -51,6 +53,10 @@ class Inspection:
         warnings: as :attr:`Capture.warnings`.
         normals: a point cloud brings normals.
         extent: (x, y, z) lengths of a point cloud's box; None of photos.
+        names: of the photos that can be used, in the capture's order.
+        rejected: (name, why) of the photos that cannot, in words that follow the name.
+        masks_empty, masks_full: names of the photos whose mask hides, or shows, all of it.
+        root: the folder that the names are relative to; a zip's or a video's is where it was unpacked.
     """
 
     path: str
@@ -71,10 +77,15 @@ class Inspection:
     warnings: tuple[str, ...]
     normals: bool = False
     extent: tuple[float, float, float] | None = None
+    names: tuple[str, ...] = ()
+    rejected: tuple[tuple[str, str], ...] = ()
+    masks_empty: tuple[str, ...] = ()
+    masks_full: tuple[str, ...] = ()
+    root: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the findings as JSON-ready values."""
-        return asdict(self)
+        """Return the findings as JSON-ready values, without what lasts no longer than the program."""
+        return {name: value for name, value in asdict(self).items() if name != "root"}
 
     def text(self) -> str:
         """Return the findings in a few lines for people."""
@@ -132,7 +143,10 @@ def inspect(path: Path, events: Events, workdir: Path) -> Inspection:
     inward = look_inward(capture) if capture.has_poses else None
     blurry = _blurry(capture.views, looks)
     masked = sum(look is not None and bool(look.mask) for look in looks)
-    unreadable = [view.name for view, look in zip(capture.views, looks, strict=True) if look is None]
+    seen = [(view.name, look) for view, look in zip(capture.views, looks, strict=True)]
+    unreadable = [name for name, look in seen if look is None]
+    empty = [name for name, look in seen if look is not None and look.mask and look.shown < EMPTY]
+    full = [name for name, look in seen if look is not None and look.mask and look.shown > 1 - EMPTY]
     return Inspection(
         path=str(path),
         kind=capture.kind,
@@ -148,8 +162,13 @@ def inspect(path: Path, events: Events, workdir: Path) -> Inspection:
         without_focal=len(capture.views) - len(focals),
         blurry=tuple(blurry),
         pipelines=("splats", "mesh", "points") if capture.kind == "rgbd" else ("splats", "mesh"),
-        problems=tuple(_problems(capture, sizes, blurry, unreadable, len(focals))),
+        problems=tuple([*_mask_problems(empty, full), *_problems(capture, sizes, blurry, unreadable, len(focals))]),
         warnings=capture.warnings,
+        names=tuple(name for name, look in seen if look is not None),
+        rejected=(*capture.rejected, *((name, "cannot be decoded") for name in unreadable)),
+        masks_empty=tuple(empty),
+        masks_full=tuple(full),
+        root=str(capture.root),
     )
 
 
@@ -190,10 +209,17 @@ def _inspect_cloud(path: Path, capture: Capture) -> Inspection:
 
 @dataclass(frozen=True)
 class _Look:
-    """What one photo's pixels tell: the variance of its Laplacian, and where its mask comes from ("" if none)."""
+    """What one photo's pixels tell.
+
+    Attributes:
+        sharpness: variance of its Laplacian.
+        mask: where its mask comes from, "" if there is none.
+        shown: share of the photo that the mask leaves.
+    """
 
     sharpness: float
     mask: str
+    shown: float = 1.0
 
 
 def _look(view: View) -> _Look | None:
@@ -207,7 +233,9 @@ def _look(view: View) -> _Look | None:
     grey = cv2.cvtColor(small.rgb, cv2.COLOR_RGB2GRAY)
     change = cv2.Laplacian(grey, cv2.CV_32F)
     inside = change if small.mask is None else change[cv2.erode(small.mask, np.ones((5, 5), np.uint8)) > 0.5]
-    return _Look(float(inside.var()) if inside.size else 0.0, mask)
+    return _Look(
+        float(inside.var()) if inside.size else 0.0, mask, 1.0 if photo.mask is None else float(photo.mask.mean())
+    )
 
 
 def _look_at_all(views: Sequence[View], events: Events) -> list[_Look | None]:
@@ -225,13 +253,30 @@ def _look_at_all(views: Sequence[View], events: Events) -> list[_Look | None]:
 
 
 def _blurry(views: Sequence[View], looks: Sequence[_Look | None]) -> list[str]:
-    sharp = {view.name: look.sharpness for view, look in zip(views, looks, strict=True) if look is not None}
+    seen = zip(views, looks, strict=True)
+    sharp = {view.name: look.sharpness for view, look in seen if look is not None and look.shown >= EMPTY}
     limit = BLURRY * float(np.median(list(sharp.values()))) if sharp else 0.0
     return sorted((name for name, value in sharp.items() if value < limit), key=lambda name: sharp[name])
 
 
 def _focal(view: View) -> float | None:
     return float(view.camera.K[0, 0]) if view.camera is not None else view.focal
+
+
+def _mask_problems(empty: Sequence[str], full: Sequence[str]) -> list[str]:
+    """Return what masks that say nothing mean for the reconstruction."""
+    problems = []
+    if empty:
+        problems.append(
+            f"Masks that are empty, all black or transparent ({len(empty)}): {listed(empty)}. Nothing is learned from "
+            "such a photo; white is what is to be reconstructed."
+        )
+    if full:
+        problems.append(
+            f"Masks that cover everything, all white ({len(full)}): {listed(full)}. They hide nothing; black is what "
+            "is to be ignored."
+        )
+    return problems
 
 
 def _problems(

@@ -16,7 +16,7 @@ from recon.capture.files import (
     suffixes_of,
     walk,
 )
-from recon.capture.views import check_masks, plain_view, readable
+from recon.capture.views import Rejected, check_masks, plain_view, readable
 from recon.errors import InputError
 from recon.events import Events
 
@@ -42,17 +42,20 @@ def load_photos(root: Path, events: Events) -> Capture:
     others = [path for path in found if path.suffix.lower() in CAMERA_SUFFIXES]
     if not photos:
         raise _no_photos(root, found, others)
+    rejected: Rejected = [
+        (relative_name(root, path), f"is a {path.suffix[1:].upper()} image, which cannot be read") for path in others
+    ]
     if others:
         warnings.append(
             f"Photos of formats that cannot be read, left out ({suffixes_of(others)}): "
             f"{listed(path.name for path in others)}. Convert them to JPEG if they are needed."
         )
-    headers = readable(root, photos, events, warnings)
+    headers = readable(root, photos, events, warnings, rejected)
     photos = [path for path in photos if path in headers]
     index = index_masks(root, events)
     masks = check_masks({path: mask_of(index, relative_name(root, path)) for path in photos}, headers, warnings)
     views = tuple(plain_view(root, path, headers[path], masks.get(path)) for path in photos)
-    return Capture(root=root, kind="photos", views=views, warnings=tuple(warnings))
+    return Capture(root=root, kind="photos", views=views, warnings=tuple(warnings), rejected=tuple(rejected))
 
 
 def find_videos(root: Path, events: Events) -> list[Path]:

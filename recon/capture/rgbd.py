@@ -25,7 +25,7 @@ from recon.capture.files import IMAGE_SUFFIXES, numbered, walk
 from recon.capture.images import read_header, read_photo
 from recon.capture.resize import resize_image
 from recon.capture.undistort import Lens
-from recon.capture.views import posed_view, readable, same_aspect
+from recon.capture.views import Rejected, posed_view, readable, same_aspect
 from recon.errors import InputError
 from recon.events import Events
 
@@ -66,7 +66,8 @@ def load_rgbd(root: Path, colour: Path, events: Events) -> Capture:
             f"{len(photos)} colour images, {len(depths)} depth maps and {len(poses)} poses: the first {count} are used."
         )
     K, width, height = _lens(root)
-    headers = readable(root, photos[:count], events, warnings)
+    rejected: Rejected = []
+    headers = readable(root, photos[:count], events, warnings, rejected)
     views: list[View] = []
     parts: list[Points] = []
     for i in range(count):
@@ -84,7 +85,8 @@ def load_rgbd(root: Path, colour: Path, events: Events) -> Capture:
     cloud = Points(xyz, rgb, normals)
     if len(cloud.xyz) == 0:
         raise InputError(f"The depth maps of {root} are empty.", "Depth is 16-bit PNG in millimetres.", "no-points")
-    return Capture(root, "rgbd", tuple(views), cloud, ordered=True, warnings=tuple(warnings))
+    skipped = tuple(rejected)
+    return Capture(root, "rgbd", tuple(views), cloud, ordered=True, warnings=tuple(warnings), rejected=skipped)
 
 
 def depth_points(depth: Array, rgb: Array, camera: Camera, step: int = 1) -> Points:

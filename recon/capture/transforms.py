@@ -22,7 +22,7 @@ from recon.capture.files import find_photo, index_masks, inside, listed, mask_of
 from recon.capture.images import Header
 from recon.capture.points import read_ply
 from recon.capture.undistort import Lens
-from recon.capture.views import check_masks, posed_view, readable
+from recon.capture.views import Rejected, check_masks, posed_view, readable, why
 from recon.errors import InputError
 from recon.events import Events
 
@@ -69,7 +69,8 @@ def load_transforms(root: Path, files: list[Path], events: Events) -> Capture:
             if frame.path in frames:
                 warnings.append(f"{file.name} names {frame.path.name} more than once; the first is used.")
             frames.setdefault(frame.path, frame)
-    headers = readable(root, list(frames), events, warnings)
+    rejected: Rejected = []
+    headers = readable(root, list(frames), events, warnings, rejected)
     index = index_masks(root, events)
     masks = check_masks(
         {path: frames[path].mask or mask_of(index, relative_name(root, path)) for path in headers}, headers, warnings
@@ -84,6 +85,7 @@ def load_transforms(root: Path, files: list[Path], events: Events) -> Capture:
             if error.code != "size-mismatch":
                 raise
             warnings.append(f"Skipped: {error.message} {error.hint}")
+            rejected.append((relative_name(root, path), why(error, path)))
     if views and all(view.held_out for view in views):
         raise _invalid(files[0], "leaves no view to fit to: all that can be read are test views")
     return Capture(
@@ -93,6 +95,7 @@ def load_transforms(root: Path, files: list[Path], events: Events) -> Capture:
         points=_points(root, _read(files[0]), warnings),
         own_split=any(view.held_out for view in views),
         warnings=tuple(warnings),
+        rejected=tuple(rejected),
     )
 
 

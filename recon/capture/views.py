@@ -21,8 +21,14 @@ ASPECT_TOLERANCE = 0.02
 """How far width / height of two pictures may differ, relatively, when one is taken for the other resampled."""
 
 
-def readable(root: Path, paths: Sequence[Path], events: Events, warnings: list[str]) -> dict[Path, Header]:
-    """Return the headers of the photos that are whole; each other one is named in ``warnings``.
+Rejected = list[tuple[str, str]]
+"""Photos that are skipped: the name that their view would have, and why."""
+
+
+def readable(
+    root: Path, paths: Sequence[Path], events: Events, warnings: list[str], rejected: Rejected
+) -> dict[Path, Header]:
+    """Return the headers of the photos that are whole; each other one is named in ``warnings`` and ``rejected``.
 
     Raises:
         InputError: none can be read.
@@ -34,10 +40,16 @@ def readable(root: Path, paths: Sequence[Path], events: Events, warnings: list[s
         raise InputError(
             f"No photo in {root} can be read ({len(bad)} tried): {bad[0].message}", bad[0].hint, bad[0].code
         )
+    rejected += [(relative_name(root, p), why(e, p)) for p, e in checked.items() if isinstance(e, InputError)]
     warnings += [f"Skipped: {error.message} {error.hint}" for error in bad[:10]]
     if len(bad) > 10:
         warnings.append(f"Skipped: other photos that cannot be read, {len(bad) - 10}.")
     return good
+
+
+def why(error: InputError, path: Path) -> str:
+    """Return what is wrong with a photo, without its name: "is damaged or cut short"."""
+    return error.message.removeprefix(path.name).lstrip(": ").removesuffix(".")
 
 
 def same_aspect(a: tuple[int, int], b: tuple[int, int]) -> bool:

@@ -25,10 +25,23 @@ def mesh_quality(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> 
         faces: (F, 3), at least one.
 
     Returns:
-        The shares ``aspect_over_4`` and ``angle_below_10`` of faces, the ``smallest_angle`` in degrees, and
-        ``self_intersecting``, the share of faces that pass through another one
-        (:func:`~recon.evaluate.intersections.self_intersections`). A face without an area has an infinite aspect ratio
-        and an angle of 0.
+        What :func:`triangle_shapes` does, and ``self_intersecting``, the share of faces that pass through another one
+        (:func:`~recon.evaluate.intersections.self_intersections`).
+    """
+    crossing = len(np.unique(self_intersections(vertices, faces))) / len(faces)
+    return triangle_shapes(vertices, faces) | {"self_intersecting": crossing}
+
+
+def triangle_shapes(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> dict[str, float]:
+    """Return how far the triangles of a mesh are from equilateral ones; fast.
+
+    Args:
+        vertices: (V, 3).
+        faces: (F, 3), at least one.
+
+    Returns:
+        The shares ``aspect_over_4`` and ``angle_below_10`` of faces, and the ``smallest_angle`` in degrees. A face
+        without an area has an infinite aspect ratio and an angle of 0.
     """
     corners = vertices[faces].astype(np.float64)
     sides = np.roll(corners, -1, axis=1) - corners
@@ -45,5 +58,4 @@ def mesh_quality(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> 
         "aspect_over_4": float((aspect > SLENDER).mean()),
         "angle_below_10": float((angles < ACUTE).mean()),
         "smallest_angle": float(angles.min()),
-        "self_intersecting": len(np.unique(self_intersections(vertices, faces))) / len(faces),
     }

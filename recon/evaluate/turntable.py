@@ -106,6 +106,22 @@ def find_focus(positions: Vectors, forward: Vectors) -> Vectors | None:
     return focus if in_front.mean() > 0.8 else None
 
 
+def find_up(right: Vectors, up: Vectors) -> Vectors | None:
+    """Return the (3,) unit direction that the photos' tops point to; None where they point everywhere.
+
+    Args:
+        right, up: (N, 3) the cameras' own axes, of unit length.
+    """
+    if np.linalg.norm(up.mean(0)) < 0.1:
+        return None
+    # Cameras on half a circle that look down lean their tops, on average, towards the middle of that half: their mean
+    # is not up. Their right-hand axes stay level, so damp what lies along those; where all of them are parallel (a
+    # forward-facing capture) this leaves the mean as it is.
+    level = np.einsum("ni,nj->ij", right, right) / len(right)
+    above: Vectors = np.linalg.solve(level + 0.02 * np.eye(3), up.mean(0))
+    return above / np.linalg.norm(above)
+
+
 def _far_focus(positions: Vectors, forward: Vectors) -> tuple[Vectors, NDArray[np.bool_]]:
     """Return a point far ahead of the cameras that look the commonest way, and which those are."""
     votes = forward @ forward.T > 0.5  # within 60° of each other
@@ -117,14 +133,9 @@ def _far_focus(positions: Vectors, forward: Vectors) -> tuple[Vectors, NDArray[n
 
 def _make_frame(focus: Vectors, right: Vectors, up: Vectors, forward: Vectors) -> _Frame:
     """Return the axes about ``focus``, given each camera's (N, 3) axes."""
-    # Cameras on half a circle that look down lean their tops, on average, towards the middle of that half: their mean
-    # is not up. Their right-hand axes stay level, so damp what lies along those; where all of them are parallel (a
-    # forward-facing capture) this leaves the mean as it is.
-    level = np.einsum("ni,nj->ij", right, right) / len(right)
-    above = np.linalg.solve(level + 0.02 * np.eye(3), up.mean(0))
-    if np.linalg.norm(up.mean(0)) < 0.1:  # turned every way (a drone looking straight down): any one of them
-        above = up[0]
-    above = above / np.linalg.norm(above)
+    above = find_up(right, up)
+    if above is None:  # a drone looking straight down: any one of them
+        above = up[0] / np.linalg.norm(up[0])
     ahead = forward.mean(0)
     if np.linalg.norm(np.cross(ahead, above)) < 1e-3:  # all around: start anywhere
         ahead = forward[0]

@@ -24,7 +24,7 @@ PIPELINE = Pipeline(
         Stage("refine", refine, settings=("finish", "faces"), inputs=("fit",)),
         Stage("mesh", mesh, settings=("faces",), inputs=("refine",)),
         Stage("texture", texture, settings=("texture",), inputs=("mesh",)),
-        Stage("evaluate", evaluate, inputs=("texture",)),
+        Stage("evaluate", evaluate, inputs=("texture",), version=2),
         Stage("turntable", turntable, settings=("turntable",), inputs=("texture",)),
         Stage("report", report, inputs=("evaluate", "turntable")),
     ),

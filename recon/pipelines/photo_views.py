@@ -18,6 +18,9 @@ from recon.evaluate import HeldOutView, psnr, save_picture, ssim
 from recon.job_files import read_json, write_json
 from recon.pipelines.photo_stages import PhotosContext, capture_of
 
+SHOWN = 6
+"""Of how many views the evaluate stage keeps the photo too, so that people can compare it with the render."""
+
 UNSEEN = "Too few photos to hold any out: the figures are of photos that the fit has seen."
 
 
@@ -60,15 +63,20 @@ def measured_views(
 
 
 def keep_views(context: PhotosContext, measured: Iterator[HeldOutView]) -> None:
-    """Measure the views, and keep their renders for the report: the evaluate stage."""
+    """Measure the views, and keep their renders for the report, some of them with their photo: the evaluate stage."""
     views, kind = judging_views(context)
+    chosen = set(np.linspace(0, len(views) - 1, SHOWN).round().astype(int).tolist())
     if kind == "training":
         context.events.warn(UNSEEN)
     rows = []
     for i, view in enumerate(measured):
         picture = f"{i:04d}.png"
         save_picture(context.folder / picture, view.render)
-        rows.append({"name": view.name, "psnr": view.psnr, "ssim": view.ssim, "render": picture})
+        row: dict[str, Any] = {"name": view.name, "psnr": view.psnr, "ssim": view.ssim, "render": picture}
+        if i in chosen:
+            row["photo"] = f"{i:04d}-photo.jpg"
+            save_picture(context.folder / row["photo"], view.photo)
+        rows.append(row)
         context.progress(i + 1, len(views))
     write_json(context.folder / "views.json", rows)
     context.record.metrics |= means(rows)

@@ -38,7 +38,7 @@ PIPELINE = Pipeline(
         Stage("poses", poses, settings=("seed",), inputs=("load",)),
         Stage("fit", fit, settings=_FIT, inputs=("poses",), version=2),
         Stage("export", export, inputs=("fit",)),
-        Stage("evaluate", evaluate, inputs=("fit",)),
+        Stage("evaluate", evaluate, inputs=("fit",), version=2),
         Stage("mesh", mesh, settings=("mesh", "faces"), inputs=("fit",), version=2),
         Stage("turntable", turntable, settings=("turntable",), inputs=("fit",)),
         Stage("report", report, inputs=("evaluate", "mesh", "turntable", "export")),

@@ -196,13 +196,15 @@ def test_no_command_shows_the_help(capsys):
 def test_inspect_says_how_long_each_preset_may_take(tmp_path, capsys):
     capture = write_capture(tmp_path / "in")
     assert main(["inspect", str(capture)]) == 0
-    assert re.search(
-        r"time on this machine, estimated: fast \d+ min, medium \d+ min, high \d+ min", capsys.readouterr().out
-    )
+    out = capsys.readouterr().out
+    for pipeline in ("splats", "mesh"):
+        words = rf"time on this machine, {pipeline}, estimated: fast \d+ min, medium \d+ min, high \d+ min"
+        assert re.search(words, out)
     assert main(["inspect", str(capture), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["photos"] == 14
-    assert found["estimated_seconds"].keys() == {"fast", "medium", "high"}
+    assert found["estimated_seconds"].keys() == {"splats", "mesh"}
+    assert all(presets.keys() == {"fast", "medium", "high"} for presets in found["estimated_seconds"].values())
 
 
 def test_settings_in_the_help(capsys):

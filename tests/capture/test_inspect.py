@@ -89,3 +89,58 @@ def test_real_captures(shared_data: Path, tmp_path: Path) -> None:
     assert (chair.photos, chair.held_out, chair.masks, chair.masked) == (125, 25, "alpha", 125)
     assert chair.blurry == ()
     assert (banana.posed, banana.blurry, banana.sizes) == (False, (), ((1002, 666, 16),))
+
+
+def test_masks_that_say_nothing_are_named(tmp_path: Path) -> None:
+    make_photos(tmp_path / "in" / "images", 5)
+    (tmp_path / "in" / "masks").mkdir()
+    half = np.zeros((48, 64), np.uint8)
+    half[:, :30] = 255
+    for i, mask in enumerate([half, half * 0, half, half * 0 + 255, half * 0]):
+        Image.fromarray(mask).save(tmp_path / "in" / "masks" / f"{i:03d}.png")
+    found = inspected(tmp_path / "in")
+    assert found.masks_empty == ("images/001.jpg", "images/004.jpg")
+    assert found.masks_full == ("images/003.jpg",)
+    assert found.blurry == (), "what shows nothing is not blurry"
+    text = found.text()
+    assert "! Masks that are empty, all black or transparent (2): images/001.jpg, images/004.jpg." in text
+    assert "! Masks that cover everything, all white (1): images/003.jpg." in text
+
+
+def test_photos_cut_out_to_nothing_are_named(tmp_path: Path) -> None:
+    for path in make_photos(tmp_path / "in", 3, suffix=".png"):
+        image = Image.open(path).convert("RGBA")
+        image.putalpha(Image.new("L", image.size, 0 if path.stem == "001" else 128))
+        image.save(path)
+    found = inspected(tmp_path / "in")
+    assert (found.masks, found.masks_empty, found.masks_full) == ("alpha", ("001.png",), ())
+
+
+def test_photos_that_are_left_out_are_named_with_the_reason(tmp_path: Path) -> None:
+    from test_images import png_header
+
+    paths = make_photos(tmp_path / "in", 5)
+    paths[1].write_bytes(paths[1].read_bytes()[:900])
+    paths[2].write_text("hello")
+    (tmp_path / "in" / "a.heic").write_bytes(b"")
+    (tmp_path / "in" / "huge.png").write_bytes(png_header(20_000, 20_000))
+    (tmp_path / "in" / "inside.png").write_bytes(png_header(64, 48))
+    found = inspected(tmp_path / "in")
+    assert found.names == ("000.jpg", "003.jpg", "004.jpg")
+    reasons = dict(found.rejected)
+    assert reasons.keys() == {"001.jpg", "002.jpg", "a.heic", "huge.png", "inside.png"}
+    assert reasons["001.jpg"].startswith("is damaged or cut short")
+    assert reasons["002.jpg"] == "is not an image that can be read"
+    assert reasons["a.heic"] == "is a HEIC image, which cannot be read"
+    assert reasons["huge.png"].startswith("has 400 megapixels")
+    assert reasons["inside.png"] == "cannot be decoded"
+    assert found.root == str(tmp_path / "in")
+    assert "root" not in found.to_json()
+
+
+def test_a_photo_that_does_not_fit_its_camera_is_left_out_by_name(tmp_path: Path) -> None:
+    make_transforms(tmp_path / "in", 4)
+    Image.new("RGB", (64, 64)).save(tmp_path / "in" / "images" / "002.jpg")
+    ((name, reason),) = inspected(tmp_path / "in").rejected
+    assert name == "images/002.jpg"
+    assert reason.startswith("is 64 × 64, which does not fit")

@@ -29,24 +29,56 @@ CHAIR = Inspection(
 )
 
 
+SPLATS_AND_MESH = ("splats", "mesh")
+
+
+def seconds(found: Inspection = CHAIR, pipeline: str = "splats", cores: int | None = 2, **changes: object) -> dict:
+    found = replace(found, pipelines=("splats", "mesh", "points"), **changes)
+    return estimate_seconds(found, cores=cores)[pipeline]
+
+
 def test_near_what_was_measured():
-    assert estimate_seconds(CHAIR, cores=1)["fast"] == pytest.approx(70, rel=0.4)
+    assert seconds(cores=1)["fast"] == pytest.approx(70, rel=0.4)
 
 
-def test_more_to_do_takes_longer_and_more_cores_less():
-    base = estimate_seconds(CHAIR, cores=2)
+def test_a_mesh_near_what_was_measured():
+    """Processor time on one core: each stage of a short run, scaled by its steps."""
+    chair = 5.7 + 7.66 * 350 / 80 + 9.15 * 130 / 40 + 13.1 + 1.5 + 60 * 0.038 + 1.0
+    assert seconds(pipeline="mesh", cores=1)["fast"] == pytest.approx(chair, rel=0.25)
+    table = {"photos": 48, "held_out": 6, "sizes": ((480, 480, 48),), "masks": "none", "masked": 0}
+    still = 65.8 + 21.9 * 350 / 80 + 17.1 * 130 / 40 + 9.5 + 0.5 + 60 * 0.049 + 0.8
+    assert seconds(pipeline="mesh", cores=1, **table)["fast"] == pytest.approx(still, rel=0.25)
+
+
+@pytest.mark.parametrize("pipeline", SPLATS_AND_MESH)
+def test_more_to_do_takes_longer_and_more_cores_less(pipeline):
+    base = seconds(pipeline=pipeline)
     assert base["fast"] < base["medium"] < base["high"]
-    for change in ({"masks": "none"}, {"sizes": ((1600, 1200, 125),)}, {"posed": False}):
-        assert all(estimate_seconds(replace(CHAIR, **change), cores=2)[p] > base[p] for p in base)
-    assert all(estimate_seconds(CHAIR, cores=8)[p] < base[p] for p in base)
-    unposed = replace(CHAIR, posed=False)
-    assert estimate_seconds(replace(unposed, kind="video"))["fast"] <= estimate_seconds(unposed)["fast"]
+    for change in ({"masks": "none", "masked": 0}, {"sizes": ((1600, 1200, 125),)}, {"posed": False}):
+        changed = seconds(pipeline=pipeline, **change)
+        assert all(changed[p] > base[p] for p in base)
+    faster = seconds(pipeline=pipeline, cores=8)
+    assert all(faster[p] < base[p] for p in base)
+    unposed = {"pipeline": pipeline, "posed": False}
+    assert seconds(kind="video", **unposed)["fast"] <= seconds(**unposed)["fast"]
 
 
-def test_larger_photos_than_the_preset_fits_cost_their_reading_alone():
-    small, large = (replace(CHAIR, sizes=((side, side, 125),)) for side in (1200, 4000))
-    extra = estimate_seconds(large, cores=1)["high"] - estimate_seconds(small, cores=1)["high"]
-    assert 0 < extra < 0.1 * 125 * 16
+@pytest.mark.parametrize("pipeline", SPLATS_AND_MESH)
+def test_larger_photos_than_the_preset_fits_cost_their_reading_alone(pipeline):
+    small, large = (seconds(pipeline=pipeline, cores=1, sizes=((n, n, 125),))["high"] for n in (1200, 4000))
+    assert 0 < large - small < 0.1 * 125 * 16 * 1.1
+
+
+def test_every_pipeline_that_can_run_is_estimated():
+    assert estimate_seconds(CHAIR).keys() == {"splats"}
+    sensor = replace(CHAIR, kind="rgbd", points=2_000_000, pipelines=("splats", "mesh", "points"))
+    assert list(estimate_seconds(sensor)) == ["splats", "mesh", "points"]
+    nothing = {"photos": 0, "held_out": 0, "sizes": (), "posed": False, "masks": "none", "masked": 0}
+    cloud = replace(CHAIR, kind="cloud", points=34_000, extent=(1.0, 1.0, 1.0), pipelines=("points",), **nothing)
+    found = estimate_seconds(cloud, cores=2)
+    assert found.keys() == {"points"}
+    assert found["points"]["fast"] == pytest.approx(17, rel=0.6)  # the sample scan
+    assert found["points"]["fast"] < found["points"]["medium"] < found["points"]["high"]
 
 
 def test_in_words():
