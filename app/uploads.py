@@ -72,7 +72,7 @@ def title_of(files: Sequence[Path]) -> str:
     A single file's name without its suffix; what photos' names have in common, if that says anything; "16-photos".
     """
     stems = [_stem(file) for file in files]
-    common = re.sub(r"[\W\d_]+$", "", os.path.commonprefix(stems)) if len(stems) > 1 else "".join(stems)
+    common = re.sub(r"[\W\d_]+$", "", os.path.commonprefix(stems)) if len(stems) > 1 else "".join(stems)  # noqa: RUF071  of characters
     return f"{len(stems)}-photos" if len(stems) != 1 and common.lower() in _SAY_NOTHING else common
 
 
