@@ -1,25 +1,44 @@
-"""What a browser sent, checked and laid out as an input for ``recon run``. No name of a stranger's is used as it is."""
+"""What a browser sent, checked and laid out as an input for ``recon run``.
+
+No name of a stranger's is used as it is: it is cleaned, and its suffix is the one of the file's content.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+import stat
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from recon.capture.files import CAMERA_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from recon.capture.content import content_suffix, kind_of
+from recon.capture.files import CAMERA_SUFFIXES
 from recon.errors import InputError
+from recon.settings import settings
 
-MAX_FILES = 2_000
-MAX_BYTES = 8_000_000_000
 MAX_NAME = 80
-ADVICE = "Drop at least 20 photos, each overlapping the last by two thirds; or one zip, or one video."
+"""Bytes of a name without its suffix."""
+ADVICE = (
+    "Drop at least 20 photos, each overlapping the last by two thirds; or one video, one zip of a folder, one point "
+    "cloud or mesh."
+)
+_SAY_NOTHING = frozenset(
+    {"", "img", "image", "images", "dsc", "dscn", "dscf", "dcim", "pxl", "photo", "photos", "frame", "picture", "view"}
+)
+_WHY_NOT = {
+    ".splat": ("holds Gaussian splats, which are a result and no capture", "Drop the photos that they were made from."),
+    ".spz": ("holds Gaussian splats, which are a result and no capture", "Drop the photos that they were made from."),
+    ".json": (
+        "is JSON, which alone is no capture",
+        "Make a zip of the folder with transforms.json and its photos; of a .gltf save a .glb.",
+    ),
+}
 
 
 def receive(files: Sequence[Path], folder: Path) -> Path:
-    """Put uploaded files into ``folder``, which must not exist, under clean names.
+    """Put uploaded files into ``folder``, which must not exist, under clean names; it appears whole or not at all.
 
     Files are linked where the disk allows, so that nothing is copied, and stay where they are for another run.
 
@@ -28,15 +47,15 @@ def receive(files: Sequence[Path], folder: Path) -> Path:
         folder: where they go.
 
     Returns:
-        The zip, the video, or the folder of photos, inside ``folder``.
+        The one file, or the folder of photos, inside ``folder``; its stem is :func:`title_of` the files.
 
     Raises:
         InputError: nothing, too much, or something that is no capture; ``folder`` is not made.
     """
-    _check(files)
-    names = unique_names([file.name for file in files])
+    suffixes = _check(files)
+    names = unique_names([f"{_stem(file)}{suffix}" for file, suffix in zip(files, suffixes, strict=True)])
     single = len(files) == 1
-    target = folder if single else folder / "photos"
+    target = folder if single else folder / title_of(files)
     try:
         target.mkdir(parents=True)
         for file, name in zip(files, names, strict=True):
@@ -47,6 +66,16 @@ def receive(files: Sequence[Path], folder: Path) -> Path:
     return target / names[0] if single else target
 
 
+def title_of(files: Sequence[Path]) -> str:
+    """Return a short title of what is made from these files, harmless as a name, without a dot.
+
+    A single file's name without its suffix; what photos' names have in common, if that says anything; "16-photos".
+    """
+    stems = [_stem(file) for file in files]
+    common = re.sub(r"[\W\d_]+$", "", os.path.commonprefix(stems)) if len(stems) > 1 else "".join(stems)  # noqa: RUF071  of characters
+    return f"{len(stems)}-photos" if len(stems) != 1 and common.lower() in _SAY_NOTHING else common
+
+
 def clean_name(name: str) -> str:
     """Return a file name that is harmless anywhere: one part, no control signs, not hidden, not long."""
     base = unicodedata.normalize("NFC", name.replace("\\", "/").rsplit("/", 1)[-1])
@@ -54,7 +83,8 @@ def clean_name(name: str) -> str:
     stem, dot, suffix = base.rpartition(".")
     if not dot:
         stem, suffix = suffix, ""
-    return f"{stem[:MAX_NAME] or 'file'}{dot}{suffix[:10]}"
+    stem = stem.encode()[:MAX_NAME].decode(errors="ignore")
+    return f"{stem or 'file'}{dot}{suffix[:10]}"
 
 
 def unique_names(names: Sequence[str]) -> list[str]:
@@ -71,32 +101,71 @@ def unique_names(names: Sequence[str]) -> list[str]:
     return result
 
 
-def _check(files: Sequence[Path]) -> None:
+def _stem(file: Path) -> str:
+    """Return a file's clean name without its suffixes, short, and without a dot."""
+    name = clean_name(file.name)
+    stem = Path(name.removesuffix(".gz")).stem if name.endswith(".gz") else Path(name).stem
+    return stem.replace(".", "-")
+
+
+def _check(files: Sequence[Path]) -> list[str]:
+    """Return the suffixes that the files' contents have.
+
+    Raises:
+        InputError: as :func:`receive`.
+    """
     if not files:
         raise InputError("There is nothing to reconstruct yet.", ADVICE, "no-input")
-    if len(files) > MAX_FILES:
+    limit = settings()
+    if len(files) > limit.max_files:
         raise InputError(
-            f"{len(files):,} files are more than the {MAX_FILES:,} that this page takes.",
-            "Leave some out, or use 'recon run' on the folder.",
+            f"{len(files):,} files are more than the {limit.max_files:,} that this page takes.",
+            "Leave some out, use 'recon run' on the folder, or raise RECON_MAX_FILES.",
             "too-many-files",
         )
-    total = sum(file.stat().st_size for file in files)
-    if total > MAX_BYTES:
+    total = sum(_size(file) for file in files)
+    if total > limit.max_upload_gb * 1e9:
         raise InputError(
-            f"{total / 1e9:.1f} GB are more than the {MAX_BYTES / 1e9:.0f} GB that this page takes.",
-            "Make the photos smaller, or use 'recon run' on the folder.",
+            f"{total / 1e9:.1f} GB are more than the {limit.max_upload_gb:g} GB that this page takes.",
+            "Make the photos smaller, use 'recon run' on the folder, or raise RECON_MAX_UPLOAD_GB.",
             "too-large",
         )
-    photos = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES | CAMERA_SUFFIXES]
-    others = [file for file in files if file not in set(photos)]
-    wholes = [file for file in others if file.suffix.lower() in VIDEO_SUFFIXES | {".zip"}]
-    if len(others) > len(wholes):
-        stranger = next(file for file in others if file not in wholes)
-        raise InputError(f"{clean_name(stranger.name)} is no photo, zip or video.", ADVICE, "unknown-input")
-    if wholes and len(files) > 1:
-        raise InputError("A zip or a video is reconstructed by itself.", "Remove the other files.", "mixed-input")
-    if len(photos) == 1:
+    suffixes = [_suffix(file) for file in files]
+    if len(files) > 1 and any(kind_of(suffix) == "whole" for suffix in suffixes):
+        raise InputError(
+            "A zip, a video, a cloud or a mesh is reconstructed by itself.",
+            "Remove the other files; what belongs together goes into one zip.",
+            "mixed-input",
+        )
+    if all(suffix in CAMERA_SUFFIXES for suffix in suffixes):
+        raise InputError(
+            f"{clean_name(files[0].name)}: {suffixes[0][1:].upper()} images cannot be read.",
+            "Convert the photos to JPEG or PNG.",
+            "unsupported-format",
+        )
+    if len(files) == 1 and kind_of(suffixes[0]) == "photo":
         raise InputError("One photo is not enough.", ADVICE, "too-few-photos")
+    return suffixes
+
+
+def _size(file: Path) -> int:
+    """Return the size of a regular file; whatever else lies there came by another way than an upload."""
+    try:
+        state = file.lstat()
+    except OSError:
+        raise InputError(f"{clean_name(file.name)} did not arrive.", "Drop it once more.", "upload-lost") from None
+    if not stat.S_ISREG(state.st_mode):
+        raise InputError(f"{clean_name(file.name)} is a link or a device, and no file.", ADVICE, "unknown-input")
+    return state.st_size
+
+
+def _suffix(file: Path) -> str:
+    """Return the suffix of what can be part of a capture by its content."""
+    suffix = content_suffix(file)
+    if suffix and kind_of(suffix):
+        return suffix
+    what, hint = _WHY_NOT.get(suffix or "", ("is no photo, video, zip, cloud or mesh, whatever it is called", ADVICE))
+    raise InputError(f"{clean_name(file.name)} {what}.", hint, "unknown-input")
 
 
 def _place(file: Path, target: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from recon.config import ENVIRONMENT
+from recon.errors import ReconError
+from recon.settings import FILE, SECRET, origins
 
 REQUIRED = (
     *("torch", "numpy", "pillow", "pydantic", "pyyaml", "rich", "safetensors", "trimesh", "scipy"),
@@ -47,7 +49,8 @@ class Diagnosis:
         kernels: whether the compiled kernels load, and the instruction set in use.
         packages: versions, None where missing; ``optional`` likewise.
         video: the codec library that reads video.
-        settings: ``RECON_…`` variables of the environment.
+        settings: of the machine, each with its value and where that came from.
+        environment: other ``RECON_…`` variables.
         problems: what is wrong.
     """
 
@@ -60,7 +63,8 @@ class Diagnosis:
     packages: dict[str, str | None]
     optional: dict[str, str | None]
     video: str | None
-    settings: dict[str, str]
+    settings: dict[str, dict[str, str]]
+    environment: dict[str, str]
     problems: tuple[Problem, ...] = field(default_factory=tuple)
 
     @property
@@ -87,7 +91,8 @@ class Diagnosis:
             ("video", self.video or "missing"),
             *((name, found or "missing") for name, found in self.packages.items()),
             *((name, found or f"not installed; for {OPTIONAL[name]}") for name, found in self.optional.items()),
-            *self.settings.items(),
+            *((name, f"{entry['value']} ({entry['origin']})") for name, entry in self.settings.items()),
+            *self.environment.items(),
         ]
         lines = [f"{name:<24} {value}" for name, value in rows]
         for problem in self.problems:
@@ -114,6 +119,12 @@ def diagnose(environment: Mapping[str, str] | None = None) -> Diagnosis:
         problems.append(
             Problem("The disk here is almost full.", "Free some space, or give --out elsewhere.", fatal=False)
         )
+    told: dict[str, tuple[str, str]] = {}
+    try:
+        told = origins(environment)
+    except ReconError as error:
+        problems.append(Problem(f"The settings cannot be read: {error.message}", error.hint))
+    known = {FILE, *(f"{ENVIRONMENT}{name.upper()}" for name in told)}
     return Diagnosis(
         versions={
             "egregium": version("egregium") or "not installed",
@@ -128,7 +139,12 @@ def diagnose(environment: Mapping[str, str] | None = None) -> Diagnosis:
         packages=packages,
         optional={name: version(name) for name in OPTIONAL},
         video=_video(),
-        settings={key: value for key, value in sorted(environment.items()) if key.startswith(ENVIRONMENT)},
+        settings={name: {"value": value, "origin": origin} for name, (value, origin) in told.items()},
+        environment={
+            key: "set" if key.lower().endswith(SECRET) else value
+            for key, value in sorted(environment.items())
+            if key.startswith(ENVIRONMENT) and key not in known
+        },
         problems=tuple(problems),
     )
 

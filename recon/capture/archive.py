@@ -6,8 +6,11 @@ for the bytes actually written, because an archive's header may lie about its si
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import stat
+import struct
 import time
 import zipfile
 import zlib
@@ -16,26 +19,33 @@ from pathlib import Path
 from recon.capture.files import inside, is_junk
 from recon.errors import InputError
 from recon.events import Events
+from recon.settings import settings
 
-MAX_BYTES = 20_000_000_000
-MAX_RATIO = 100
-"""How many times its own size an archive may unfold to; photos stay under 10."""
 FREE_BYTES = 200_000_000
 """Up to this size the ratio is not looked at: a small archive of flat pictures is legitimately dense."""
-MAX_FILES = 100_000
 _CHUNK = 1 << 20
+_MOST_ENTRY = 512
+"""Bytes that an entry of a zip's directory takes, with its name, on average, at most."""
+_END, _END_64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q")
+_MOST_COMMENT = 0xFFFF
+_NO_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EILSEQ)
 
 
-def extract_zip(path: Path, folder: Path, events: Events, max_bytes: int = MAX_BYTES, stage: str = "load") -> None:
+def most_unpacked(size: int) -> int:
+    """Return to how many bytes packed data of ``size`` bytes may unfold; photos stay under ten times their size."""
+    return max(FREE_BYTES, settings().max_zip_ratio * size)
+
+
+def extract_zip(path: Path, folder: Path, events: Events, stage: str = "load") -> None:
     """Unpack the zip ``path`` into ``folder``, which must not exist: it appears whole or not at all.
 
-    Operating systems' leavings (``__MACOSX``, ``.DS_Store``) are left out.
+    Operating systems' leavings (``__MACOSX``, ``.DS_Store``) are left out. The limits are the settings
+    ``max_zip_gb``, ``max_zip_ratio`` and ``max_zip_files``.
 
     Args:
         path: the archive.
         folder: where to.
         events: gets the progress under ``stage``.
-        max_bytes: most bytes that may be written.
         stage: the name for the progress.
 
     Raises:
@@ -45,9 +55,14 @@ def extract_zip(path: Path, folder: Path, events: Events, max_bytes: int = MAX_B
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
+        _check_directory(path)
         with zipfile.ZipFile(path) as archive:
-            _extract(archive, path, partial, events, max_bytes, stage)
+            _extract(archive, path, partial, events, stage)
         partial.replace(folder)
+    except OSError as error:
+        if error.errno not in _NO_NAME:
+            raise
+        raise _unsafe(path, f"a name that no folder can hold ({error.strerror})") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise InputError(
             f"{path.name} is a damaged zip ({error}).", "Download or make it once more.", "archive-damaged"
@@ -56,11 +71,29 @@ def extract_zip(path: Path, folder: Path, events: Events, max_bytes: int = MAX_B
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _extract(archive: zipfile.ZipFile, path: Path, folder: Path, events: Events, max_bytes: int, stage: str) -> None:
+def _check_directory(path: Path) -> None:
+    """Refuse a zip whose directory alone, which Python keeps in memory, is too large."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        tail = _END.size + _MOST_COMMENT + _END_64.size + 20
+        file.seek(max(0, size - tail))
+        data = file.read()
+    announced = 0
+    for mark, form in ((b"PK\5\6", _END), (b"PK\6\6", _END_64)):
+        at = data.rfind(mark)
+        if 0 <= at <= len(data) - form.size:
+            field = form.unpack_from(data, at)[5 if form is _END else 8]
+            announced = max(announced, 0 if field == 0xFFFFFFFF else field)
+    most = settings().max_zip_files
+    if announced > _MOST_ENTRY * most:
+        raise _too_large(path, f"holds more than {most:,} files", "files")
+
+
+def _extract(archive: zipfile.ZipFile, path: Path, folder: Path, events: Events, stage: str) -> None:
     members = [member for member in archive.infolist() if not any(map(is_junk, _parts(member.filename)))]
-    if len(members) > MAX_FILES:
-        raise _too_large(path, f"holds {len(members)} files, more than {MAX_FILES}")
-    limit = min(max_bytes, max(FREE_BYTES, MAX_RATIO * path.stat().st_size))
+    if len(members) > settings().max_zip_files:
+        raise _too_large(path, f"holds {len(members):,} files, more than {settings().max_zip_files:,}", "files")
+    limit = min(round(settings().max_zip_gb * 1e9), most_unpacked(path.stat().st_size))
     announced = sum(member.file_size for member in members)
     free = shutil.disk_usage(folder).free
     _check_total(path, announced, limit)
@@ -96,12 +129,16 @@ def _target(path: Path, folder: Path, member: zipfile.ZipInfo) -> Path:
     link = stat.S_ISLNK(member.external_attr >> 16)
     target = inside(folder, name)
     if link or target is None or ".." in _parts(name) or ":" in _parts(name)[0]:
-        raise InputError(
-            f"{path.name} is unsafe: it holds {'the link' if link else 'a file outside of itself,'} {name!r}.",
-            "Make the zip again from the folder of photos itself.",
-            "archive-unsafe",
-        )
+        raise _unsafe(path, f"{'the link' if link else 'a file outside of itself,'} {name[:200]!r}")
     return target
+
+
+def _unsafe(path: Path, what: str) -> InputError:
+    return InputError(
+        f"{path.name} is unsafe: it holds {what}.",
+        "Make the zip again from the folder of photos itself.",
+        "archive-unsafe",
+    )
 
 
 def _parts(name: str) -> list[str]:
@@ -110,12 +147,15 @@ def _parts(name: str) -> list[str]:
 
 def _check_total(path: Path, total: int, limit: int) -> None:
     if total > limit:
-        raise _too_large(path, f"({path.stat().st_size / 1e6:.1f} MB) unpacks to more than {limit / 1e9:.2f} GB")
+        setting = "gb" if limit == round(settings().max_zip_gb * 1e9) else "ratio"
+        what = f"({path.stat().st_size / 1e6:.1f} MB) unpacks to more than {limit / 1e9:.2f} GB"
+        raise _too_large(path, what, setting)
 
 
-def _too_large(path: Path, what: str) -> InputError:
+def _too_large(path: Path, what: str, setting: str) -> InputError:
     return InputError(
         f"{path.name} {what}, which no set of photos and no mesh does.",
-        "Leave out what is not needed, or unpack it yourself and give the folder.",
+        "Leave out what is not needed, or unpack it yourself and give the folder. Or raise "
+        f"RECON_MAX_ZIP_{setting.upper()}.",
         "archive-too-large",
     )

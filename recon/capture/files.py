@@ -20,6 +20,8 @@ CAMERA_SUFFIXES = frozenset({".heic", ".heif", ".dng", ".cr2", ".cr3", ".nef", "
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp", ".wmv"}
 )
+_DRIVE = re.compile("[A-Za-z]:")
+_MOST_NAME, _MOST_PATH = 255, 2048  # bytes
 JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 
 
@@ -54,15 +56,20 @@ def top_folder(folder: Path) -> Path:
 
 
 def inside(root: Path, name: str) -> Path | None:
-    """Return the path of ``name`` relative to ``root``, or None where it would lie outside of it.
+    """Return the path of ``name`` relative to ``root``, or None where it would be ``root``, outside of it, or no name.
 
     Backslashes count as separators, for files written on Windows. The check is lexical: a link that a person put into
     their own folder is followed (an archive's links are refused on extraction).
     """
     relative = os.path.normpath(name.replace("\\", "/"))
-    if relative.split("/")[0] in ("", "..") or "\0" in relative:
+    first = relative.split("/")[0]
+    if first in ("", ".", "..") or _DRIVE.match(first) or "\0" in relative:
         return None
-    return root / relative
+    try:
+        parts = os.fsencode(relative).split(b"/")
+    except UnicodeEncodeError:
+        return None
+    return root / relative if max(map(len, parts)) <= _MOST_NAME and sum(map(len, parts)) <= _MOST_PATH else None
 
 
 def find_photo(root: Path, name: str) -> Path | None:

@@ -6,6 +6,7 @@ never does. Pillow decodes; 16-bit, grey, CMYK, palette and transparency all bec
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -18,14 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from recon.capture.capture import Array, Photo
 from recon.capture.files import CAMERA_SUFFIXES
 from recon.errors import InputError
 from recon.events import Events
+from recon.settings import settings
 
-MAX_MEGAPIXELS = 100.0
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "AVIF")
+"""What Pillow may decode. Of the others, EPS runs Ghostscript."""
 
 # Pillow mutters about damaged metadata and about sizes short of its own limit; what matters we say ourselves.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -73,15 +77,17 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             "Convert the photos to JPEG or PNG.",
             "unsupported-format",
         )
+    # Pillow refuses what has twice its own limit.
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, math.ceil(settings().max_megapixels * 5e5))
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             yield image
     except InputError:
         raise
     except Image.DecompressionBombError as error:
         # Pillow refuses in open() already, before the header is ours to read; its message holds the pixel count.
         pixels = re.search(r"\d+", str(error))
-        raise _too_large(path, int(pixels.group()) / 1e6 if pixels else math.inf, MAX_MEGAPIXELS) from error
+        raise _too_large(path, int(pixels.group()) / 1e6 if pixels else math.inf) from error
     except Image.UnidentifiedImageError as error:
         raise InputError(
             f"{path.name} is not an image that can be read.", "Save it again as JPEG or PNG.", "unreadable-image"
@@ -97,28 +103,30 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         ) from error
 
 
-def _too_large(path: Path, megapixels: float, limit: float, size: str = "") -> InputError:
+def _too_large(path: Path, megapixels: float, size: str = "") -> InputError:
+    limit = settings().max_megapixels
     return InputError(
-        f"{path.name} has {megapixels:.0f} megapixels{size}, more than the {limit:.0f} that are read.",
-        "Export it smaller: 4000 pixels on the longest side are plenty.",
+        f"{path.name} has {megapixels:.0f} megapixels{size}, more than the {limit:g} that are read.",
+        "Export it smaller: 4000 pixels on the longest side are plenty. Or raise RECON_MAX_MEGAPIXELS.",
         "image-too-large",
     )
 
 
-def read_header(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Header:
+def read_header(path: Path) -> Header:
     """Read an image's header; no pixel is decoded.
 
     Raises:
-        InputError: no image, a format that is not read (HEIC, raw), or more than ``max_megapixels``.
+        InputError: no image, a format that is not read (HEIC, raw), or more pixels than are read
+            (``RECON_MAX_MEGAPIXELS``).
     """
     with _opened(path) as image:
-        return _header(path, image, max_megapixels)
+        return _header(path, image)
 
 
-def _header(path: Path, image: Image.Image, max_megapixels: float) -> Header:
+def _header(path: Path, image: Image.Image) -> Header:
     width, height = image.size
-    if width * height > max_megapixels * 1e6:
-        raise _too_large(path, width * height / 1e6, max_megapixels, f" ({width} × {height})")
+    if width * height > settings().max_megapixels * 1e6:
+        raise _too_large(path, width * height / 1e6, f" ({width} × {height})")
     try:
         exif = _exif(image)
         return Header(width, height, int(exif.get(_ORIENTATION, 1)) in (5, 6, 7, 8), _focal(exif, width, height))
@@ -150,7 +158,7 @@ def _focal(exif: Image.Exif, width: int, height: int) -> float | None:
     return focal if 0.1 * longest < focal < 30 * longest else None
 
 
-def check_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Header:
+def check_image(path: Path) -> Header:
     """Read the header and find out cheaply whether the file is whole.
 
     A JPEG is decoded at an eighth of its size, a PNG's checksums are verified, others are decoded.
@@ -159,7 +167,7 @@ def check_image(path: Path, max_megapixels: float = MAX_MEGAPIXELS) -> Header:
         InputError: as :func:`read_header`, or damaged or cut short.
     """
     with _opened(path) as image:
-        header = _header(path, image, max_megapixels)
+        header = _header(path, image)
         if image.format == "PNG":
             image.verify()
         else:
@@ -202,7 +210,7 @@ def read_photo(path: Path, oriented: bool = True) -> Photo:
         InputError: as :func:`check_image`.
     """
     with _opened(path) as image:
-        _header(path, image, MAX_MEGAPIXELS)
+        _header(path, image)
         turn = _TURNS.get(int(_exif(image).get(_ORIENTATION, 1))) if oriented else None
         image = image if turn is None else image.transpose(turn)
         if image.mode == "F" or image.mode.startswith("I"):  # one channel: float in [0, 1], or 16 bits
@@ -229,6 +237,41 @@ def read_mask(path: Path) -> Array:
         return photo.mask
     grey = photo.rgb.max(axis=2)
     return (grey > 0).astype(np.float32) if grey.max() <= 1.5 / 255 else grey
+
+
+def read_depth(path: Path) -> NDArray[np.uint16]:
+    """Read a depth map: (H, W) of 16 bits, as stored.
+
+    Raises:
+        InputError: as :func:`check_image`, or not a grey image of 16 bits (code ``"bad-depth"``).
+    """
+    with _opened(path) as image:
+        _header(path, image)
+        if not image.mode.startswith("I"):
+            raise InputError(f"{path} is no depth map.", "Depth is 16-bit grey PNG in millimetres.", "bad-depth")
+        return np.asarray(image).astype(np.uint16)
+
+
+def check_texture(data: bytes, path: Path) -> bool:
+    """Return whether ``data`` is an image that may be decoded; ``path`` is the file that it belongs to, for messages.
+
+    Raises:
+        InputError: too many pixels (code ``"image-too-large"``).
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            megapixels = image.width * image.height / 1e6
+    except Image.DecompressionBombError:
+        megapixels = math.inf
+    except Exception:  # whatever a damaged file makes Pillow trip over
+        return False
+    if megapixels > (limit := settings().max_megapixels):
+        raise InputError(
+            f"{path} has a texture of {megapixels:.0f} megapixels, more than the {limit:g} that are read.",
+            "Make the texture smaller: 8192 pixels on a side are plenty. Or raise RECON_MAX_MEGAPIXELS.",
+            "image-too-large",
+        )
+    return True
 
 
 def _to_float(pixels: np.ndarray) -> Array:

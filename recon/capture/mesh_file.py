@@ -18,7 +18,8 @@ from PIL import Image
 from recon.capture.capture import Array
 from recon.capture.colours import to_floats, to_srgb
 from recon.capture.files import broken
-from recon.capture.images import MAX_MEGAPIXELS
+from recon.capture.images import FORMATS
+from recon.capture.mesh_guard import MOST_NUMBERS, Beside, guard_3mf, guard_glb
 from recon.capture.ply import read_ply_header
 from recon.errors import InputError
 
@@ -51,22 +52,33 @@ def read_objects(data: bytes, kind: str, path: Path) -> list[MeshObject]:
         path: the file, beside which materials and textures lie; no other folder is looked into.
 
     Raises:
-        InputError: damaged (code ``"broken-file"``), or a texture of more than 100 megapixels (``"image-too-large"``).
+        InputError: damaged (code ``"broken-file"``), or a texture that is too large (``RECON_MAX_MEGAPIXELS``,
+            code ``"image-too-large"``).
     """
     if kind == "obj":  # text of whatever encoding: what matters of it is ASCII
         data = data.decode("utf-8", "replace").encode()
     if kind == "ply":  # of vertices or faces that are missing trimesh does not always tell
         read_ply_header(io.BytesIO(data), path)
     try:
-        resolver = trimesh.resolvers.FilePathResolver(path)
-        scene = trimesh.load_scene(io.BytesIO(data), kind, process=False, resolver=resolver)
+        if kind == "glb":
+            data = guard_glb(data, path)
+        elif kind == "3mf":
+            guard_3mf(data, path)
+        beside = Beside(path)
+        scene = trimesh.load_scene(io.BytesIO(data), kind, process=False, resolver=beside)
+        if beside.refused is not None:
+            raise beside.refused
         images: dict[int, Array] = {}
         objects = []
+        numbers = 0
         for node in sorted(scene.graph.nodes_geometry):
             matrix, name = scene.graph[node]
             part = scene.geometry[name]
+            numbers += 3 * (len(part.vertices) + len(getattr(part, "faces", ())))
+            if numbers > max(MOST_NUMBERS, 4 * len(data)):
+                raise broken(path, "it repeats its objects too often", "Give the objects one by one.")
             if isinstance(part, (trimesh.Trimesh, trimesh.PointCloud)):
-                objects.append(_object(part, matrix, kind == "glb", images, path))
+                objects.append(_object(part, matrix, kind == "glb", images))
         return objects
     except InputError:
         raise
@@ -80,7 +92,6 @@ def _object(
     matrix: NDArray[np.float64],
     linear: bool,
     images: dict[int, Array],
-    path: Path,
 ) -> MeshObject:
     """Return the object moved by the (4, 4) ``matrix``; ``images`` are those read before, by their id."""
     vertices = np.asarray(part.vertices, np.float64).reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]
@@ -96,7 +107,7 @@ def _object(
         colours = _colours(part, linear)
     else:
         if id(image) not in images:
-            images[id(image)] = _pixels(image, path)
+            images[id(image)] = _pixels(image)
         texture = images[id(image)]
         uvs = (np.asarray(part.visual.uv)[:, :2] * [1, -1] + [0, 1]).astype(np.float32)[faces]  # trimesh's v runs up
     if np.linalg.det(matrix[:3, :3]) < 0:
@@ -109,17 +120,11 @@ def _image(part: trimesh.Trimesh) -> Image.Image | None:
     if part.visual.kind != "texture" or part.visual.uv is None or len(part.visual.uv) != len(part.vertices):
         return None
     material = part.visual.material
-    return getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    return image if image is not None and image.format in (None, "MPO", *FORMATS) else None
 
 
-def _pixels(image: Image.Image, path: Path) -> Array:
-    megapixels = image.width * image.height / 1e6
-    if megapixels > MAX_MEGAPIXELS:
-        raise InputError(
-            f"{path} has a texture of {megapixels:.0f} megapixels, more than the {MAX_MEGAPIXELS:.0f} that are read.",
-            "Make the texture smaller: 8192 pixels on a side are plenty.",
-            "image-too-large",
-        )
+def _pixels(image: Image.Image) -> Array:
     return to_floats(np.asarray(image.convert("RGB")))
 
 

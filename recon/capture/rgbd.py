@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from recon.capture.capture import Array, Camera, Capture, Points, View
 from recon.capture.files import IMAGE_SUFFIXES, numbered, walk
-from recon.capture.images import read_header, read_photo
+from recon.capture.images import read_depth, read_header, read_photo
 from recon.capture.resize import resize_image
 from recon.capture.undistort import Lens
 from recon.capture.views import Rejected, posed_view, readable, same_aspect
@@ -138,9 +138,7 @@ def _depth(path: Path, size: tuple[int, int]) -> Array:
             "Give depth maps that are registered to the colour images, of their shape.",
             "size-mismatch",
         )
-    depth = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if depth is None or depth.ndim != 2 or depth.dtype != np.uint16:
-        raise InputError(f"{path} is no depth map.", "Depth is 16-bit grey PNG in millimetres.", "bad-depth")
+    depth = read_depth(path)
     return np.where(depth == np.iinfo(np.uint16).max, 0, depth).astype(np.float32) / np.float32(_SCALE)
 
 

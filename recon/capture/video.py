@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 
 from recon.errors import InputError
 from recon.events import Events
+from recon.settings import settings
 
-MAX_SECONDS = 30 * 60
-"""A longer video is refused: decoding it takes longer than the reconstruction that it is for."""
-MAX_MEGAPIXELS = 100
-
+_CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,asf"
+"""FFmpeg's names of what is opened. Others, such as playlists, make it open files and addresses that they name."""
+_MOST_RATE = 240
+"""Frames a second, at most: what has more frames for its length lies about their times."""
 _STAGE = "video"
 _CANDIDATES = 3  # slots per frame wanted
 _MIN_FRAMES = 24  # taken whatever the camera did, where there are as many
@@ -63,7 +64,8 @@ def extract_frames(path: Path, folder: Path, events: Events, max_frames: int = 1
         The files, in time; their names (``frame_`` and the frame's number in the video) sort the same way.
 
     Raises:
-        InputError: no video, one without frames, one that is too long (``MAX_SECONDS``) or too large.
+        InputError: no video, one without frames, one that is too long (``RECON_MAX_VIDEO_MINUTES``, code
+            ``"video-too-long"``) or too large (``RECON_MAX_MEGAPIXELS``).
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist.", "Check the path for typing errors.", "no-such-path")
@@ -84,7 +86,8 @@ def extract_frames(path: Path, folder: Path, events: Events, max_frames: int = 1
 def _collect(path: Path, aside: Path, events: Events, limit: int) -> list[_Candidate]:
     """Return at most ``limit`` candidates, the sharpest frame of each slot of time."""
     try:
-        container = av.open(str(path))
+        options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+        container = av.open(f"file:{path.absolute()}", container_options=options)
     except av.error.FFmpegError as error:
         raise InputError(
             f"{path.name} cannot be read as a video: {error.strerror}.",
@@ -104,9 +107,10 @@ def _collect(path: Path, aside: Path, events: Events, limit: int) -> list[_Candi
         for index, frame in enumerate(frames):
             moment = frame.time if frame.time is not None else index / rate
             first = moment if first is None else first
-            seconds = moment - first
-            _check_length(path, seconds)
+            seconds = max(seconds, moment - first)
+            _check_length(path, max(seconds, index / _MOST_RATE))
             if not frame.is_corrupt:
+                _check_size(path, frame.width, frame.height, _aspect(stream))
                 slots.add(index, seconds, frame, _aspect(stream))
             now = time.monotonic()
             if now - told > 0.25:
@@ -139,15 +143,21 @@ def _stream(path: Path, container: Any) -> Any:
         raise InputError(
             f"The video codec of {path.name} is unknown.", "Convert it to MP4 (H.264).", "unsupported-format"
         )
-    if context.width * context.height > MAX_MEGAPIXELS * 1e6:
+    _check_size(path, context.width, context.height, _aspect(streams[0]))
+    streams[0].thread_type = "AUTO"
+    # The pictures themselves may be larger than the file says.
+    context.options = {"max_pixels": str(round(settings().max_megapixels * 1e6))}
+    return streams[0]
+
+
+def _check_size(path: Path, width: int, height: int, aspect: float) -> None:
+    limit = settings().max_megapixels
+    if width * height * max(1, aspect) > limit * 1e6:
         raise InputError(
-            f"The frames of {path.name} are {context.width} × {context.height} pixels; {MAX_MEGAPIXELS} megapixels "
-            "is the limit.",
-            "Scale the video down.",
+            f"The frames of {path.name} are {width * aspect:.0f} × {height} pixels; {limit:g} megapixels is the limit.",
+            "Scale the video down, or raise RECON_MAX_MEGAPIXELS.",
             "too-large",
         )
-    streams[0].thread_type = "AUTO"
-    return streams[0]
 
 
 def _duration(container: Any, stream: Any) -> float:
@@ -158,11 +168,12 @@ def _duration(container: Any, stream: Any) -> float:
 
 
 def _check_length(path: Path, seconds: float) -> None:
-    if seconds > MAX_SECONDS:
+    limit = settings().max_video_minutes
+    if seconds > limit * 60:
         raise InputError(
-            f"{path.name} is longer than {MAX_SECONDS // 60} minutes.",
-            "Cut it to the part that goes around the object.",
-            "too-long",
+            f"{path.name} is longer than {limit:g} minutes.",
+            "Cut it to the part that goes around the object, or raise RECON_MAX_VIDEO_MINUTES.",
+            "video-too-long",
         )
 
 

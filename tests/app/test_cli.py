@@ -165,6 +165,8 @@ def test_bars_on_a_terminal(numbers, tmp_path, monkeypatch, capsys):
 
 def test_doctor_as_json_and_as_text(monkeypatch, capsys):
     monkeypatch.setenv("RECON_STEPS", "7")
+    monkeypatch.setenv("RECON_MAX_FILES", "9")
+    monkeypatch.setenv("RECON_PASSWORD", "a word")
     code = main(["doctor", "--json"])
     diagnosis = json.loads(capsys.readouterr().out)
     assert code == (0 if diagnosis["healthy"] else 3)
@@ -172,11 +174,25 @@ def test_doctor_as_json_and_as_text(monkeypatch, capsys):
     assert diagnosis["memory_mb"]["total"] >= diagnosis["memory_mb"]["available"] > 0
     assert diagnosis["packages"]["torch"]
     assert diagnosis["kernels"].keys() >= {"built", "isa"}
-    assert diagnosis["settings"] == {"RECON_STEPS": "7"}
+    assert diagnosis["environment"] == {"RECON_STEPS": "7"}
+    assert diagnosis["settings"]["max_files"] == {"value": "9", "origin": "RECON_MAX_FILES"}
+    assert diagnosis["settings"]["max_megapixels"] == {"value": "100.0", "origin": "default"}
     assert main(["doctor"]) == code
     text = capsys.readouterr().out
     assert "torch " in text
     assert "RECON_STEPS " in text
+    assert re.search(r"^max_files +9 \(RECON_MAX_FILES\)$", text, re.M)
+    assert re.search(r"^password +set \(RECON_PASSWORD\)$", text, re.M)
+    assert "a word" not in text
+
+
+def test_doctor_survives_broken_settings(tmp_path, monkeypatch, capsys):
+    (tmp_path / "own.yaml").write_text("max_filse: 3\n")
+    monkeypatch.setenv("RECON_SETTINGS", str(tmp_path / "own.yaml"))
+    assert main(["doctor"]) == 3
+    out = capsys.readouterr().out
+    assert re.search(r"problem: The settings cannot be read: Unknown setting 'max_filse' in .*own\.yaml", out)
+    assert "hint: Did you mean 'max_files'?" in out
 
 
 def test_doctor_says_what_is_missing(monkeypatch, capsys):

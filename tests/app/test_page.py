@@ -27,7 +27,7 @@ from app.page import SHOWN, Page, build
 from app.page_form import from_form, shown_names, to_form
 from app.page_view import downloads, figures, notice, progress
 from app.serve import check_address, launched
-from app.uploads import ADVICE, MAX_FILES, clean_name, receive, unique_names
+from app.uploads import ADVICE
 from app.upright import turn_to_y, upright
 from app.worker import run_arguments
 from recon import pipelines
@@ -189,7 +189,7 @@ def test_no_path_of_a_strangers_is_opened(jobs, tmp_path):
     inside.write_text("a")
     for path in (outside, jobs.uploads / "../../../b.jpg", "/etc/passwd"):
         assert "was not uploaded" in page.begin([str(inside), str(path)], "own", "fast", *values)
-    assert "One photo is not enough" in page.begin([str(inside)], "own", "fast", *values)
+    assert "a.jpg is no photo" in page.begin([str(inside)], "own", "fast", *values)
     assert sorted(path.name for path in (jobs.folder / ".page").iterdir()) == ["uploads"], "nothing is left behind"
 
 
@@ -232,85 +232,6 @@ def test_other_formats_are_made_once_and_offered(numbers, tmp_path):
     assert "<dd>31.25 dB</dd>" in text
     assert "<dd>1,200</dd>" in text
     assert "Loss" not in text
-
-
-# --- uploads ---
-
-
-@pytest.mark.parametrize(
-    ("name", "clean"),
-    [
-        ("IMG_0001.JPG", "IMG_0001.JPG"),
-        ("../../etc/passwd", "passwd"),
-        ("C:\\fotos\\ein Bild.png", "ein_Bild.png"),
-        (".hidden.jpg", "hidden.jpg"),
-        ("Äpfel (2).jpg", "Äpfel_2_.jpg"),
-        ("a\0b\n.jpg", "a_b_.jpg"),
-        ("-rf.jpg", "rf.jpg"),
-        ("<b>.png", "b_.png"),
-        ("..", "file"),
-        ("", "file"),
-        ("x" * 300 + ".jpeg", "x" * 80 + ".jpeg"),
-    ],
-)
-def test_names_are_cleaned(name, clean):
-    assert clean_name(name) == clean
-    assert clean_name(clean) == clean
-
-
-def test_equal_names_are_told_apart():
-    assert unique_names(["a.jpg", "A.JPG", "x/a.jpg", "a-2.jpg"]) == ["a.jpg", "A-2.JPG", "a-3.jpg", "a-2-2.jpg"]
-
-
-def uploads(tmp_path: Path, *names: str) -> list[Path]:
-    paths = []
-    for i, name in enumerate(names):
-        (tmp_path / str(i)).mkdir()
-        paths.append(tmp_path / str(i) / name)
-        paths[-1].write_text(name)
-    return paths
-
-
-def test_photos_become_a_folder_and_a_zip_stays_one(tmp_path):
-    files = uploads(tmp_path, "a.jpg", "a.jpg", "b.heic")
-    folder = receive(files, tmp_path / "one")
-    assert sorted(path.name for path in folder.iterdir()) == ["a-2.jpg", "a.jpg", "b.heic"]
-    assert all(file.exists() for file in files), "they stay for another run"
-    (tmp_path / "2" / "my capture.zip").write_text("zip")
-    single = receive([tmp_path / "2" / "my capture.zip"], tmp_path / "two")
-    assert single == tmp_path / "two/my_capture.zip"
-
-
-@pytest.mark.parametrize(
-    ("names", "words"),
-    [
-        ([], "nothing to reconstruct"),
-        (["a.jpg"], "One photo is not enough"),
-        (["a.jpg", "b.exe"], "b.exe is no photo, zip or video"),
-        (["a.jpg", "b.jpg", "c.zip"], "by itself"),
-        (["a.mp4", "b.mp4"], "by itself"),
-        (["a"], "a is no photo"),
-    ],
-)
-def test_what_is_no_capture_is_refused(tmp_path, names, words):
-    with pytest.raises(InputError, match=words) as caught:
-        receive(uploads(tmp_path, *names), tmp_path / "in")
-    assert caught.value.hint
-    assert not (tmp_path / "in").exists()
-
-
-def test_limits_hold(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="2,001 files are more than the 2,000"):
-        receive([tmp_path / "a.jpg"] * (MAX_FILES + 1), tmp_path / "in")
-    monkeypatch.setattr("app.uploads.MAX_BYTES", 8)
-    with pytest.raises(InputError, match="GB"):
-        receive(uploads(tmp_path, "a.jpg", "b.jpg"), tmp_path / "in")
-    monkeypatch.undo()
-    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError))
-    monkeypatch.setattr("shutil.disk_usage", lambda _: type("", (), {"free": 3}))
-    with pytest.raises(InputError, match="disk is full"):
-        receive(uploads(tmp_path / "in2", *[]) or [tmp_path / "0/a.jpg", tmp_path / "1/b.jpg"], tmp_path / "in")
-    assert not (tmp_path / "in").exists()
 
 
 # --- the form ---

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from capture_scenes import pixels
+from PIL import EpsImagePlugin, Image
 
-from recon.capture.images import check_image, check_images, read_header, read_mask, read_photo
+from recon.capture.images import check_image, check_images, read_depth, read_header, read_mask, read_photo
 from recon.errors import Cancelled, InputError
 from recon.events import Events, Progress
 
@@ -116,7 +118,7 @@ def test_no_or_nonsense_focal(tmp_path: Path, tags: dict[int, object]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_bomb_is_refused_from_its_header(tmp_path: Path) -> None:
+def test_bomb_is_refused_from_its_header(tmp_path: Path, limits: Callable[..., None]) -> None:
     # 300 megapixels: above Pillow's own limit; 120: between its limit and its warning.
     for size, what in (((20000, 15000), "300 megapixels"), ((12000, 10000), "12000 × 10000")):
         path = tmp_path / "bomb.png"
@@ -128,8 +130,32 @@ def test_bomb_is_refused_from_its_header(tmp_path: Path) -> None:
             assert error.value.code == "image-too-large"
     path.write_bytes(png_header(9000, 10000))
     assert read_header(path).width == 9000
-    with pytest.raises(InputError, match="9000 × 10000"):
-        read_header(path, max_megapixels=80)
+    limits(max_megapixels=80)
+    with pytest.raises(InputError, match="9000 × 10000") as error:
+        read_header(path)
+    assert "RECON_MAX_MEGAPIXELS" in error.value.hint
+    limits(max_megapixels=400)
+    path.write_bytes(png_header(20000, 15000))
+    assert read_header(path).width == 20000
+
+
+def test_no_other_program_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow draws PostScript by running Ghostscript, whatever the file is called."""
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was run"))
+    Image.fromarray(pixels()).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    for read in (read_header, check_image, read_photo, read_depth):
+        with pytest.raises(InputError, match="not an image that can be read"):
+            read(tmp_path / "a.jpg")
+
+
+def test_depth_is_sixteen_bits(tmp_path: Path) -> None:
+    depth = np.arange(600, 612, dtype=np.uint16).reshape(3, 4) * 100
+    Image.fromarray(depth).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_depth(tmp_path / "a.png"), depth)
+    Image.fromarray(pixels()).save(tmp_path / "b.png")
+    with pytest.raises(InputError, match="no depth map"):
+        read_depth(tmp_path / "b.png")
 
 
 def test_a_link_to_nowhere_is_not_called_damaged(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ import trimesh
 from capture_scenes import make_photos
 from PIL import Image
 
-from recon.capture import mesh_file
 from recon.capture.capture import Points
 from recon.capture.load import load
 from recon.errors import InputError
@@ -82,8 +82,10 @@ def test_a_texture_in_another_folder_is_not_looked_for(tmp_path: Path) -> None:
     assert not points_of(path).coloured
 
 
-def test_a_gigantic_texture_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mesh_file, "MAX_MEGAPIXELS", 1e-5)
+def test_a_gigantic_texture_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: Callable[..., None]
+) -> None:
+    limits(max_megapixels=1e-5)
     monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
     with pytest.raises(InputError, match="megapixels") as caught:
         points_of(write(tmp_path / "in", ".obj"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import wave
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def test_no_video(tmp_path: Path) -> None:
         ("none.avi", "no-frames"),
         ("text.mp4", "not-a-video"),
         ("empty.mp4", "no-frames"),
-        ("sound.wav", "no-frames"),
+        ("sound.wav", "not-a-video"),
         ("absent.mp4", "no-such-path"),
     ):
         with pytest.raises(InputError) as caught:
@@ -172,17 +173,52 @@ def test_an_mp4_cut_short_says_so(tmp_path: Path) -> None:
         extract_frames(path, tmp_path / "out", Events())
 
 
-def test_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def refused(path: Path, folder: Path) -> InputError:
+    with pytest.raises(InputError) as caught:
+        extract_frames(path, folder, Events())
+    assert list(folder.iterdir()) == []
+    return caught.value
+
+
+def test_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: Callable[..., None]) -> None:
     path = make_video(tmp_path / "v.mp4", [picture(0)] * 90)
-    monkeypatch.setattr(video, "MAX_SECONDS", 2)
-    with pytest.raises(InputError) as caught:
-        extract_frames(path, tmp_path / "out", Events())
-    assert caught.value.code == "too-long"
+    limits(max_video_minutes=2 / 60)
+    error = refused(path, tmp_path / "out")
+    assert error.code == "video-too-long"
+    assert "RECON_MAX_VIDEO_MINUTES" in error.hint
     monkeypatch.setattr(video, "_duration", lambda container, stream: 0.0)  # found out on the way
-    with pytest.raises(InputError) as caught:
-        extract_frames(path, tmp_path / "out", Events())
-    assert caught.value.code == "too-long"
-    assert list((tmp_path / "out").iterdir()) == []
+    assert refused(path, tmp_path / "out").code == "video-too-long"
+    limits(max_video_minutes=4 / 60)
+    assert extract_frames(path, tmp_path / "out", Events())
+
+
+def test_frames_without_end_in_no_time_are_too_long(tmp_path: Path, limits: Callable[..., None]) -> None:
+    limits(max_video_minutes=0.1 / 60)
+    path = make_video(tmp_path / "v.mp4", [picture(0)] * 90, rate=10_000)  # 9 ms, it says
+    assert refused(path, tmp_path / "out").code == "video-too-long"
+
+
+def test_a_picture_too_large(tmp_path: Path, limits: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = make_video(tmp_path / "wide.mp4", [picture(0)] * 3, aspect=100)  # so wide that its pixels fill gigabytes
+    limits(max_megapixels=1)
+    error = refused(wide, tmp_path / "out")
+    assert error.code == "too-large"
+    assert "RECON_MAX_MEGAPIXELS" in error.hint
+    limits(max_megapixels=0.01)
+    path = make_video(tmp_path / "v.mp4", [picture(0)] * 3)
+    assert refused(path, tmp_path / "out").code == "too-large"
+    monkeypatch.setattr(video, "_check_size", lambda *_: None)  # the container lies about its pictures' size
+    assert refused(path, tmp_path / "out").code == "no-frames"
+
+
+def test_a_playlist_opens_nothing(tmp_path: Path) -> None:
+    other = make_video(tmp_path / "other.ts", [picture(4.0 * i) for i in range(30)])
+    for name, text in (
+        ("a.mp4", f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{other.name}\n#EXT-X-ENDLIST\n"),
+        ("b.avi", f"ffconcat version 1.0\nfile {other.name}\n"),
+    ):
+        (tmp_path / name).write_text(text)
+        assert refused(tmp_path / name, tmp_path / "out").code == "not-a-video"
 
 
 def test_stopping_leaves_nothing(tmp_path: Path) -> None:
