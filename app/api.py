@@ -96,10 +96,11 @@ def add_api(page: Page) -> None:
         """Write a result in another format, such as "mesh" as ".glb". Gives the file's address."""
         return link(job, jobs.export(job, kind, suffix, faces, texture))
 
-    for name, action in {
+    actions: dict[str, Callable[..., Any]] = {
         **{"inspect": inspect, "begin": begin, "jobs": listed, "state": state, "cancel": cancel, "resume": resume},
         **{"clone": clone, "delete": delete, "export": export},
-    }.items():
+    }
+    for name, action in actions.items():
         gr.api(_explained(action, page), api_name=name, api_description=action.__doc__)
     gr.api(watch, api_name="watch", api_description=watch.__doc__, concurrency_limit=None)
 

@@ -59,7 +59,7 @@ class Drafts:
         draft = uuid.uuid4().hex
         try:
             source = receive(paths, self.folder / draft)
-            return Draft(draft, source, self._told(source))
+            return Draft(draft, source, self._inspector.look(source))
         except ReconError as error:
             shutil.rmtree(self.folder / draft, ignore_errors=True)
             error.message = error.message.replace(f"{self.folder / draft}/", "")  # people know what they sent
@@ -74,7 +74,7 @@ class Drafts:
         Raises:
             ReconError: it is no capture.
         """
-        return Draft("", source, self._told(source))
+        return Draft("", source, self._inspector.look(source))
 
     def source(self, draft: str) -> Path:
         """Return where the capture of a draft is.
@@ -86,11 +86,6 @@ class Drafts:
             for path in (self.folder / draft).glob("[!.]*"):
                 return path
         raise InputError("These files are not here any more.", "Drop them again.", "no-input")
-
-    def _told(self, source: Path) -> dict[str, Any]:
-        found = self._inspector.look(source)
-        del found["path"]  # where it lies is nobody's business, and gradio_client takes such an entry for a file
-        return {**found, "name": source.name}
 
     def _uploaded(self, name: str) -> Path:
         """Return an uploaded file; a path that a forged request names is refused here, should Gradio let it pass."""

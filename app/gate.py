@@ -31,6 +31,10 @@ GUESS_SECONDS = 1.0
 """How long a wrong password has to wait for its answer."""
 
 FORM_BYTES = 4096
+
+STARTUP = "/gradio_api/startup-events"
+"""What Gradio asks of itself, without a password, before it says that the page is there; it answers "true"."""
+
 POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
@@ -78,7 +82,7 @@ class Gate:
             await _answer(send, 421, "This page is not called by that name.")
         elif self._password is not None and scope["method"] == "POST" and path == "/login":
             await self._login(headers, receive, send)
-        elif self._password is not None and not self._known(headers):
+        elif self._password is not None and path != STARTUP and not self._known(headers):
             wants_page = scope["method"] == "GET" and path == "/" and "text/html" in headers.get("accept", "")
             await _answer(send, 401, _LOGIN.substitute(note="") if wants_page else "Password needed.", html=wants_page)
         elif _leads_outside(path):
@@ -112,7 +116,7 @@ class Gate:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        given = parse_qs(body.decode("latin-1")).get("password", [""])[0].encode("latin-1")
+        given = parse_qs(body.decode("latin-1")).get("password", [""])[0].encode()
         page = "text/html" in headers.get("accept", "")
         if not self._right(given):
             await asyncio.sleep(GUESS_SECONDS)

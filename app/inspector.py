@@ -6,6 +6,7 @@ too long the visitor is told so, and the next question gets a new one.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import select
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import threading
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +101,17 @@ def findings(source: Path) -> dict[str, Any]:
     Raises:
         ReconError: it is no capture.
     """
+    from app.thumbnails import strip
     from recon.capture.inspect import inspect
     from recon.events import Events
     from recon.pipelines.estimate import estimate_seconds
 
     with tempfile.TemporaryDirectory(prefix="recon-") as workdir:
         found = inspect(source, Events(), Path(workdir))
-        return {**found.to_json(), "estimated_seconds": estimate_seconds(found)}
+        thumbs = [{**asdict(thumb), "jpeg": base64.b64encode(thumb.jpeg).decode()} for thumb in strip(found)]
+        told = {**found.to_json(), "estimated_seconds": estimate_seconds(found), "thumbnails": thumbs}
+    del told["path"]  # where it lies is nobody's business
+    return {**told, "title": source.stem}
 
 
 def main() -> None:
@@ -115,7 +121,6 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is no answer
     with suppress(ImportError):
-        import recon.capture.inspect
         import recon.pipelines.estimate  # noqa: F401
     for line in sys.stdin.buffer:
         answer: dict[str, Any]

@@ -170,7 +170,7 @@ def status_of(job: Job, result: Mapping[str, Any] | None, begun: bool = False) -
 
 def title_of(job: str) -> str:
     """Return a job's name without the time that makes it unique."""
-    return re.sub(r"^\d{8}-\d{6}-", "", job)
+    return re.sub(r"^\d{8}-\d{6}-", "", job).replace("_", " ")
 
 
 def source_of(job: Job) -> Path:

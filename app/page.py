@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import page_list, page_live, page_new, page_result
+from app.compare import pairs
 from app.drafts import Drafts
 from app.job_state import JobState
 from app.jobs import FORMATS, Jobs
+from app.mesh_facts import mesh_facts
 from app.page_form import from_form, preset_values, shown_names, to_form
 from app.page_view import notice
-from app.upright import upright
+from app.viewer import mesh_for_view, splats_for_view
 from recon import pipelines
 from recon.config import DEFAULT_PRESET, ENVIRONMENT
 from recon.errors import InputError, ReconError
@@ -233,10 +235,10 @@ class Page:
 
     def _result(self, state: JobState | None, what: str) -> dict[str, dict[str, Any]]:
         done = state if state is not None and state.status == "done" else None
-        model = self._model(done, what) if done is not None else None
+        model, facts = (self._model(done, what), self._facts(done)) if done is not None else (None, ())
         parts = {
-            "summary": page_result.summary(state, {}),
-            "compare": page_result.compare(done, ()),
+            "summary": page_result.summary(state, facts),
+            "compare": page_result.compare(done, pairs(done.folder) if done is not None else ()),
             "video": page_result.video(done),
             "downloads": page_result.downloads(done),
         }
@@ -247,11 +249,24 @@ class Page:
         }
 
     def _model(self, state: JobState, what: str) -> Path | None:
-        mesh = state.exports.get("exports/mesh.glb")
-        cameras = state.exports.get("exports/transforms.json")
-        if mesh is not None and cameras is not None:
-            return upright(mesh, cameras, state.folder / "previews" / "mesh.glb")
-        return mesh
+        """Return the file for the 3D view: what was asked for, else what there is."""
+        made = self._made(state)
+        for kind in sorted({"splats", "mesh"} & set(made), key=lambda kind: kind != what):
+            with suppress(ReconError):
+                return (splats_for_view if kind == "splats" else mesh_for_view)(state.folder, made)
+        return None
+
+    def _facts(self, state: JobState) -> Sequence[tuple[str, str]]:
+        made = self._made(state)
+        with suppress(ReconError):
+            return mesh_facts(state.folder, made).rows() if "mesh" in made else ()
+        return ()
+
+    @staticmethod
+    def _made(state: JobState) -> dict[str, Path]:
+        """Return a result's files by their names in result.json, those that are there."""
+        named = (state.result or {}).get("exports", {})
+        return {name: state.exports[path] for name, path in named.items() if path in state.exports}
 
     @staticmethod
     def _formats(state: JobState) -> list[str]:

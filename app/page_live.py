@@ -57,7 +57,7 @@ def progress(state: JobState | None) -> str:
 
 def preview(state: JobState | None) -> str:
     """Return the newest picture of the reconstruction."""
-    if state is None or state.preview is None or not state.busy:
+    if state is None or state.preview is None:
         return ""
     name = str(state.preview.relative_to(state.folder.resolve()))
     text = "A photo, the reconstruction so far from the same camera, and where they differ"

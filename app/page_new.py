@@ -38,7 +38,7 @@ def found_text(found: Mapping[str, Any]) -> str:
     problems = [*found["problems"], *found["warnings"]]
     items = "".join(f"<li>{escape(text)}</li>" for text in problems)
     notes = f'<ul class="eg-problems">{items}</ul>' if items else ""
-    told = f"<p><b>{escape(found['name'])}</b>: {escape(', '.join(what))}.</p>{notes}"
+    told = f"<p><b>{escape(found['title'])}</b>: {escape(', '.join(what))}.</p>{notes}"
     return f'<div class="eg-found" role="status">{told}</div>'
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import PurePosixPath
-from typing import Any, Protocol
 
+from app.compare import Pair
 from app.files import link
 from app.job_state import JobState
 from app.page_live import head
@@ -19,16 +19,7 @@ SHOW = "exports/turntable.mp4"
 REPORT = "report.html"
 
 
-class Pair(Protocol):
-    """A photo beside its render; paths in the job."""
-
-    name: str
-    photo: str
-    render: str
-    psnr: float | None
-
-
-def summary(state: JobState | None, facts: Mapping[str, Any]) -> str:
+def summary(state: JobState | None, facts: Sequence[tuple[str, str]]) -> str:
     """Return title, figures, facts about the mesh, and warnings."""
     if state is None:
         return ""
@@ -41,8 +32,9 @@ def summary(state: JobState | None, facts: Mapping[str, Any]) -> str:
         return f'<div class="eg-job">{head(state)}{box("note", *text)}</div>'
     result = state.result
     cards = [card(name, value) for name, value in result["metrics"].items() if name not in INTERNAL]
-    cards += [card(name, value) for name, value in result["counts"].items() if value and name not in facts]
-    cards += [card(name, value) for name, value in facts.items()]
+    known = dict(facts)
+    cards += [card(name, value) for name, value in result["counts"].items() if value and name not in known]
+    cards += [card(name, value) for name, value in facts]
     cards.append(card("time", took(result["seconds"]["total"])))
     cards.append(card("memory", f"{result['peak_memory_mb']:,.0f} MB"))
     return (
@@ -56,12 +48,15 @@ def compare(state: JobState | None, pairs: Sequence[Pair]) -> str:
         return ""
     parts = []
     for i, pair in enumerate(pairs):
+        photo, render = (
+            escape(link(state.id, str(path.relative_to(state.folder)))) for path in (pair.photo, pair.render)
+        )
         told = f"{escape(pair.name)}{f' · {pair.psnr:.2f} dB' if pair.psnr is not None else ''}"
         parts.append(
             f'<details class="eg-pair" name="pair"{" open" if i == 0 else ""}><summary>{told}</summary>'
             f'<div class="eg-compare" style="--at:50%"><img loading="lazy" alt="Reconstruction of {escape(pair.name)}" '
-            f'src="{escape(link(state.id, pair.render))}"><img loading="lazy" alt="Photo {escape(pair.name)}" '
-            f'class="eg-photo" src="{escape(link(state.id, pair.photo))}"><i></i><b>Photo</b><b>Reconstruction</b>'
+            f'src="{render}"><img loading="lazy" alt="Photo {escape(pair.name)}" '
+            f'class="eg-photo" src="{photo}"><i></i><b>Photo</b><b>Reconstruction</b>'
             '<input type="range" min="0" max="100" value="50" step="0.5" aria-label="How much of the photo is shown" '
             "oninput=\"this.parentNode.style.setProperty('--at', this.value + '%')\"></div></details>"
         )

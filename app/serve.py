@@ -62,7 +62,7 @@ def serve(chosen: Settings) -> None:
 
 def samples() -> dict[str, Path]:
     """Return the captures that come with Egregium, by name; none where it was installed without them."""
-    found = {"still_life": ASSETS / "still_life"}
+    found = {"still_life": ASSETS / "still_life", "octopus": ASSETS / "scan" / "octopus.ply"}
     return {name: path for name, path in found.items() if path.exists()}
 
 

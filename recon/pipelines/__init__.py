@@ -186,8 +186,8 @@ def prepare(
     config = resolve(
         chosen.config, preset=preset, file=values, file_name=str(source), environment=environment, flags=settings
     )
-    own = [key for key in HEADER if key not in (MARK, "input")]
-    warnings = unused_environment(chosen.config, environment, [*own, *Settings.model_fields, "settings"])
+    others = [*(key for key in HEADER if key not in (MARK, "input")), *Settings.model_fields, "settings"]
+    warnings = unused_environment(chosen.config, environment, others)
     return Request(
         input, out, chosen, preset, config, _device(choose("device", device, "cpu")), resume, tuple(warnings)
     )

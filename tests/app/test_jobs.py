@@ -243,7 +243,22 @@ def test_wrong_settings_begin_nothing(jobs, numbers):
 
 
 NAMES = (
-    *("..", "../x", "../../etc", "/etc", "", ".", ".page", ".page/drafts", "a/b", "a\\b", "x" * 5000, "a\0b", "\n", "%2e%2e"),
+    *(
+        "..",
+        "../x",
+        "../../etc",
+        "/etc",
+        "",
+        ".",
+        ".page",
+        ".page/drafts",
+        "a/b",
+        "a\\b",
+        "x" * 5000,
+        "a\0b",
+        "\n",
+        "%2e%2e",
+    ),
     *("..%2f..", "~root", "-rf", "con:", "job/../..", "\u2025", "．．", None, 3, [], {}),
 )
 
@@ -272,7 +287,14 @@ def test_only_what_a_job_made_is_given_out(jobs, numbers, wait):
     for name in (
         *("config.yaml", "events.jsonl", "log.txt", ".printed.json", "input/numbers/a.txt", ".egregium.lock", ""),
         *("../x", "exports/../config.yaml", "exports/../../x", "/etc/passwd", "exports//etc/passwd", "exports/out"),
-        *("exports/up/.page/index.sqlite", "exports", "exports/", "exports/x" * 3000, "exports/a\0b", "exports/..\\..\\x"),
+        *(
+            "exports/up/.page/index.sqlite",
+            "exports",
+            "exports/",
+            "exports/x" * 3000,
+            "exports/a\0b",
+            "exports/..\\..\\x",
+        ),
     ):
         assert jobs.file(job, name) is None, name
 

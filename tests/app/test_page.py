@@ -1,237 +1,276 @@
-"""The web page without a browser: what it starts, shows, stops, and refuses."""
+"""The web page without a browser: what it shows, what it does, and what it refuses."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
+import gradio as gr
 import pytest
 from gradio.context import LocalContext
 from gradio.processing_utils import move_files_to_cache
 
 from app.cli import main
+from app.drafts import Drafts
 from app.follow import Follower
-from app.jobs import Jobs
-from app.page import SHOWN, Page, build
+from app.inspector import Inspector
+from app.page import FOUND, SHOWN, Page, build
 from app.page_form import from_form, shown_names, to_form
-from app.page_view import downloads, figures, notice, progress
+from app.page_view import notice
 from app.serve import check_address, launched
-from app.uploads import ADVICE
-from app.upright import turn_to_y, upright
 from app.worker import run_arguments
 from recon import pipelines
 from recon.config import resolve
-from recon.errors import InputError
-from recon.export import read_mesh, write_mesh
-from recon.mesh.mesh import Mesh
+from recon.errors import InputError, ReconstructionError
+from recon.settings import load
 from recon.splats.config import SplatsConfig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "job"))
 import toy_pipeline
 
 TOY = pipelines.get("toy")
-PROGRAM = "import sys; sys.path[:0] = {paths}; import toy_pipeline; from app.cli import main; sys.exit(main())"
+FINDINGS = {
+    **{
+        "kind": "photos",
+        "photos": 3,
+        "points": 0,
+        "sizes": [(40, 30, 3)],
+        "posed": False,
+        "masked": 0,
+        "title": "three",
+    },
+    **{"problems": ["3 photos <are> few."], "warnings": [], "pipelines": ["toy", "other"]},
+    **{"estimated_seconds": {"toy": {"fast": 90, "medium": 240, "high": 9000}}, "normals": False},
+    "thumbnails": [
+        {"name": "a.jpg", "jpeg": "QQ==", "rejected": False, "reason": ""},
+        {"name": "b.jpg", "jpeg": "QQ==", "rejected": True, "reason": "is cut short"},
+    ],
+}
+SKIP = gr.skip()
 
 
-@pytest.fixture(autouse=True)
-def plain_environment(monkeypatch):
-    for name in [name for name in os.environ if name.startswith("RECON_")]:
-        monkeypatch.delenv(name)
+class Known(Inspector):
+    """Finds the same in everything."""
 
-
-@pytest.fixture
-def jobs(tmp_path):
-    folders = [str(Path(__file__).parents[1] / "job"), str(Path(__file__).parents[2])]
-    made = Jobs(tmp_path / "jobs", (sys.executable, "-c", PROGRAM.format(paths=folders)))
-    yield made
-    made.close()
-
-
-def wait(jobs: Jobs, *statuses: str, seconds: float = 60):
-    until = time.monotonic() + seconds
-    while (state := jobs.current()) is None or state.status not in statuses:
-        assert time.monotonic() < until, state
-        time.sleep(0.05)
-    return state
+    def look(self, source):
+        return json.loads(json.dumps(FINDINGS))
 
 
 def toy(**changes):
     return {**dict(resolve(toy_pipeline.ToyConfig)), **changes}
 
 
-# --- a job from start to end ---
+@pytest.fixture
+def page(jobs, numbers):
+    drafts = Drafts(jobs.own / "drafts", jobs.uploads, Known())
+    return Page(jobs, drafts, {"numbers": numbers}, ("toy",))
 
 
-def test_a_job_runs_in_a_process_and_is_followed(jobs, numbers):
-    page = Page(jobs, TOY, sample=numbers)
-    values = to_form(TOY.config, toy(steps=30, pause=0.02))
-    assert page.look({})[1 + SHOWN.index("progress")]["value"] == progress(None)
-    assert page.begin(None, "sample", "medium", *values) == ""
-    assert "A reconstruction is running." in page.begin(None, "sample", "medium", *values)
-    running = wait(jobs, "running", "done")
-    assert [stage.name for stage in running.stages] == ["read", "walk", "report"]
-    state = wait(jobs, "done")
-    assert [stage.state for stage in state.stages] == ["done"] * 3
-    assert state.stages[1].step == state.stages[1].total == 30
-    assert state.result["metrics"]["psnr"] == pytest.approx(state.metrics["psnr"])
-    assert state.warnings == ("one number looks odd",)
-    assert state.exports["report"].read_text().startswith("mean ")
-    assert not state.busy
-    assert not state.resumable
-    seen, *updates = page.look({})
-    told = dict(zip(SHOWN, updates, strict=True))
-    assert "Done" in told["progress"]["value"]
-    assert "one number looks odd" in told["progress"]["value"]
-    assert "PSNR" in told["figures"]["value"]
-    assert "Open the report" in told["downloads"]["value"]
+@pytest.fixture
+def photos(jobs, tmp_path):
+    """Uploaded files that tell photos by their first bytes."""
+    from PIL import Image
+
+    paths = []
+    for i in range(3):
+        folder = jobs.uploads / str(i)
+        folder.mkdir()
+        paths.append(folder / f"IMG_{i}.JPG")
+        Image.new("RGB", (40, 30), (i, 0, 0)).save(paths[-1], "JPEG")
+    return [str(path) for path in paths]
+
+
+def look(page, seen, job="", side="live", words=""):
+    """Return what a tab has seen, and what it is told, by name."""
+    seen, *updates = page.look(seen, job, side, "mesh", words)
+    return seen, {name: update for name, update in zip(SHOWN, updates, strict=True) if update != SKIP}
+
+
+def took(page, updates):
+    return dict(zip((*FOUND, *(f"group {name}" for name in page.names)), updates, strict=True))
+
+
+# --- New ---
+
+
+def test_what_is_dropped_is_told_and_can_be_begun(page, photos, wait):
+    told = took(page, page.take(photos))
+    assert "3 photos, 40 × 30, camera poses to be found" in told["found"]["value"]
+    assert "3 photos &lt;are&gt; few." in told["found"]["value"]
+    assert "eg-rejected" in told["strip"]["value"]
+    assert "is cut short" in told["strip"]["value"]
+    assert told["pipeline"]["choices"] == [("A walk towards a mean.", "toy")]
+    assert [label for label, _ in told["preset"]["choices"]] == [
+        "fast · about 2 min",
+        "medium · about 4 min",
+        "high · about 2.5 h",
+    ]
     assert told["start"]["interactive"]
+    assert told["group toy"]["visible"]
+    job, tabs, text = page.begin(told["draft"], "My <thing>", "toy", "medium", *to_form(TOY.config, toy(steps=5)))
+    assert (tabs["selected"], text) == ("live", "")
+    assert job.endswith("My_thing")
+    state = wait(page.jobs, job, "failed")
+    assert "holds no .txt files" in state.error[0], "photos, which it got, are no numbers"
+    assert "/" not in state.error[0]
+
+
+def test_a_sample_is_one_click(page, wait):
+    told = took(page, page.choose("sample:numbers", None))
+    job, *_ = page.begin(told["draft"], "", "toy", "medium", *to_form(TOY.config, toy(steps=5)))
+    assert wait(page.jobs, job, "done").title == "numbers"
+    assert took(page, page.choose("sample:../secret", None))["draft"] == {}
+
+
+def test_nothing_dropped_can_begin_nothing(page, photos):
+    told = took(page, page.take(None))
+    assert not told["start"]["interactive"]
+    job, tabs, text = page.begin({}, "", "toy", "medium", *to_form(TOY.config, toy()))
+    assert (job, tabs) == (SKIP, SKIP)
+    assert "Drop them again" in text
+    draft = took(page, page.take(photos))["draft"]
+    assert (
+        "Setting &#x27;steps&#x27; is 0"
+        in page.begin(draft, "", "toy", "medium", *to_form(TOY.config, toy(steps=0)))[2]
+    )
+    assert "Unknown pipeline" in page.begin(draft, "", "../x", "medium", *to_form(TOY.config, toy()))[2]
+    assert page.jobs.listing() == []
+
+
+def test_no_path_of_a_strangers_is_opened(page, photos, tmp_path):
+    outside = tmp_path / "b.jpg"
+    outside.write_bytes(Path(photos[0]).read_bytes())
+    link = page.jobs.uploads / "link.jpg"
+    link.symlink_to(outside)
+    for path in (outside, page.jobs.uploads / "../../../b.jpg", "/etc/passwd", link, page.jobs.uploads, "", "a\0b"):
+        told = took(page, page.take([photos[0], str(path)]))
+        assert told["draft"] == {}, path
+        assert "eg-error" in told["notice"]
+        assert "passwd" not in told["notice"] or "was not uploaded" in told["notice"]
+    for draft in ("..", "../uploads", "/etc", "0" * 32, "", "x" * 32, None):
+        text = page.begin({"id": draft}, "", "toy", "medium", *to_form(TOY.config, toy()))[2]
+        assert "eg-error" in text, draft
+    assert list(page.drafts.folder.iterdir()) == [], "nothing is left behind"
+
+
+def test_a_clone_brings_its_settings(page, numbers, wait):
+    job = page.jobs.begin(numbers, "toy", "fast", {"steps": 7, "title": "first", "formats": ("md",)})
+    updates = page.clone(job)
+    told = dict(zip(FOUND, updates, strict=False))
+    assert (told["pipeline"]["value"], told["preset"]["value"]) == ("toy", "fast")
+    values = updates[len(FOUND) + 1 : -1]
+    assert from_form(TOY.config, values)["steps"] == 7
+    assert updates[-1]["selected"] == "new"
+    again, *_ = page.begin(told["draft"], "second", "toy", "fast", *to_form(TOY.config, toy(steps=5, title="other")))
+    assert wait(page.jobs, again, "done").exports["exports/report.txt"].read_text().startswith("other ")
+    assert "no such job" in dict(zip(FOUND, page.clone("../x"), strict=False))["notice"]
+
+
+# --- Live, Result and Jobs ---
+
+
+def test_a_tab_sees_a_job_from_start_to_end_and_is_told_only_what_is_new(page, numbers, wait):
+    seen, told = look(page, {})
+    assert "Nothing reconstructed yet" in told["progress"]["value"]
+    job = page.jobs.begin(numbers, "toy", "medium", {"steps": 60, "pause": 0.02, "loud": True})
+    wait(page.jobs, job, "running")
+    seen, told = look(page, seen, job)
+    assert "Running" in told["progress"]["value"]
+    assert told["cancel"] == gr.update(visible=True, interactive=True)
+    wait(page.jobs, job, "done")
+    seen, told = look(page, seen, job)
+    assert "Done" in told["progress"]["value"]
+    assert "very loud" in told["progress"]["value"]
+    assert "<polyline" in told["curve"]["value"]
+    assert told["tabs"]["selected"] == "result", "who watched it is shown what came out"
     assert not told["cancel"]["visible"]
-    assert not told["video"]["visible"]
-    assert [update for update in page.look(seen)[1:] if set(update) != {"__type__"}] == [], (
-        "a second look sends nothing"
-    )
+    seen, told = look(page, seen, job, "result")
+    assert "PSNR" in told["summary"]["value"]
+    assert f"job/{job}/exports/report.txt" in told["downloads"]["value"]
+    seen, told = look(page, seen, job, "result")
+    assert told == {}, "a second look sends nothing"
+    seen, told = look(page, seen, job, "jobs", "numb")
+    assert told["cards"]["value"].count("<article") == 1
+    _, told = look(page, seen, job, "jobs", "nothing like that")
+    assert "No job has these words" in told["cards"]["value"]
 
 
-def test_cancel_takes_effect_at_once_and_resume_goes_on(jobs, numbers):
-    page = Page(jobs, TOY)
-    jobs.start(numbers, TOY, "medium", toy(steps=400, pause=0.02, title="so far"))
-    while not wait(jobs, "running").stages[1].step >= 10:
-        time.sleep(0.02)
-    asked = time.monotonic()
-    assert page.cancel() == ""
-    assert jobs.current().status == "stopping"
-    state = wait(jobs, "cancelled")
-    assert time.monotonic() - asked < 2
-    assert [stage.state for stage in state.stages] == ["done", "ended", "waiting"]
-    assert state.resumable
-    assert "Press Resume" in progress(state)
-    assert "--resume" not in progress(state)
-    reached = state.stages[1].step
-    assert page.resume() == ""
-    assert jobs.current().status == "starting"
-    assert jobs.current().seconds == 0
-    state = wait(jobs, "running")
-    while not state.stages[1].step:
-        state = wait(jobs, "running")
-    assert state.stages[0].state == "cached"
-    assert state.stages[1].step >= reached - 10, "it goes on from its checkpoint"
-    settings = (jobs.folder / state.id / "config.yaml").read_text()
-    assert "title: so far" in settings
+def test_a_job_that_waits_says_so(page, numbers, wait):
+    first = page.jobs.begin(numbers, "toy", "medium", {"steps": 2000, "pause": 0.02})
+    wait(page.jobs, first, "running")
+    second, third = (page.jobs.begin(numbers, "toy", "medium", {}) for _ in range(2))
+    assert "It is the next one" in look(page, {}, second)[1]["progress"]["value"]
+    assert "1 jobs are before it" in look(page, {}, third)[1]["progress"]["value"]
+    for job in (third, second, first):
+        page.act("cancel", job)
+    assert "Press Resume" in look(page, {}, third)[1]["progress"]["value"]
 
 
-def test_a_new_server_shows_the_running_job_and_can_stop_it(jobs, numbers):
-    jobs.start(numbers, TOY, "medium", toy(steps=2000, pause=0.02))
-    first = wait(jobs, "running")
-    other = Jobs(jobs.folder)
-    found = other.current()
-    assert (found.id, found.status) == (first.id, "running")
-    assert found.title == "numbers"
-    with pytest.raises(InputError, match="A reconstruction is running"):
-        other.start(numbers, TOY, "medium", {})
-    other.cancel()
-    wait(other, "cancelled", seconds=5)
-    assert Jobs(jobs.folder).current().status == "cancelled"
+def test_a_new_tab_and_a_reloaded_one_find_their_job(page, numbers, wait):
+    assert page.arrive("")[0] == ""
+    first = page.jobs.begin(numbers, "toy", "medium", {"steps": 5})
+    wait(page.jobs, first, "done")
+    second = page.jobs.begin(numbers, "toy", "medium", {"steps": 2000, "pause": 0.02})
+    wait(page.jobs, second, "running")
+    assert (page.arrive("")[0], page.arrive("")[1]["selected"]) == (second, "live")
+    assert (page.arrive(first)[0], page.arrive(first)[1]["selected"]) == (first, "result")
+    assert page.arrive("../x")[0] == second
+    page.act("cancel", second)
 
 
-def test_a_killed_job_is_shown_as_interrupted(jobs, numbers):
-    jobs.start(numbers, TOY, "medium", toy(steps=2000, pause=0.02))
-    state = wait(jobs, "running")
-    os.kill(int((jobs.folder / state.id / ".egregium.lock").read_text()), signal.SIGKILL)
-    state = wait(jobs, "interrupted")
-    assert state.resumable
-    assert "ended unexpectedly" in progress(state)
-    assert Jobs(jobs.folder).current().status == "interrupted"
+def test_buttons_do_what_they_say(page, numbers, wait):
+    job = page.jobs.begin(numbers, "toy", "medium", {"steps": 2000, "pause": 0.02})
+    assert page.act("open", job)[1]["selected"] == "live"
+    assert "cannot be deleted" in page.act("delete", job)[2]
+    page.act("cancel", job)
+    wait(page.jobs, job, "cancelled")
+    assert page.act("resume", job)[1]["selected"] == "live"
+    page.act("cancel", job)
+    wait(page.jobs, job, "cancelled")
+    assert page.act("delete", job) == ["", SKIP, ""]
+    assert page.jobs.listing() == []
+    for name in ("open", "cancel", "resume", "delete"):
+        assert "no such job" in page.act(name, "../x")[2]
+    assert page.act("format the disk", "x")[2] == ""
 
 
-def test_closing_the_server_stops_the_job(jobs, numbers):
-    jobs.start(numbers, TOY, "medium", toy(steps=2000, pause=0.02))
-    wait(jobs, "running")
-    assert jobs.close()
-    assert jobs.current().status == "cancelled"
-    assert not jobs.close()
-
-
-def test_errors_have_message_and_hint(jobs, tmp_path, monkeypatch):
-    page = Page(jobs, TOY)
-    assert page.begin([], "own", "fast", *to_form(TOY.config, toy())) == notice(
-        InputError("There is nothing to reconstruct yet.", ADVICE)
-    )
-    text = page.begin([], "own", "fast", *to_form(TOY.config, toy(steps=0)))
-    assert "Setting &#x27;steps&#x27; is 0; it must be a whole number from 1 to 10000." in text
-    assert "recon run" not in text
-    (tmp_path / "empty").mkdir()
-    jobs.start(tmp_path / "empty", TOY, "fast", {})
-    state = wait(jobs, "failed")
-    assert state.error[1] == "Put some numbers there."
-    assert "holds no .txt files" in progress(state)
-    monkeypatch.setattr(jobs, "cancel", lambda: 1 / 0)
-    text = page.cancel()
+def test_a_defect_shows_no_traceback(page, monkeypatch):
+    monkeypatch.setattr(page.jobs, "cancel", lambda job: 1 / 0)
+    text = page.act("cancel", "x")[2]
     assert "defect" in text
     assert "Traceback" not in text
 
 
-def test_no_path_of_a_strangers_is_opened(jobs, tmp_path):
-    page, values = Page(jobs, TOY), to_form(TOY.config, toy())
-    jobs.uploads.mkdir()
-    inside, outside = jobs.uploads / "a.jpg", tmp_path / "b.jpg"
-    outside.write_text("secret")
-    inside.write_text("a")
-    for path in (outside, jobs.uploads / "../../../b.jpg", "/etc/passwd"):
-        assert "was not uploaded" in page.begin([str(inside), str(path)], "own", "fast", *values)
-    assert "a.jpg is no photo" in page.begin([str(inside)], "own", "fast", *values)
-    assert sorted(path.name for path in (jobs.folder / ".page").iterdir()) == ["uploads"], "nothing is left behind"
+# --- inspection ---
 
 
-def test_a_worker_that_cannot_even_begin(numbers, tmp_path):
-    out = json.dumps({"status": "failed", "error": {"message": "No way.", "hint": "Turn back."}})
-    jobs = Jobs(tmp_path / "jobs", (sys.executable, "-c", f"print('''{out}''')"))
-    jobs.start(numbers, TOY, "fast", {})
-    state = wait(jobs, "failed")
-    assert state.error == ("No way.", "Turn back.")
-    assert not state.resumable
-    with pytest.raises(InputError, match="no job to resume"):
-        jobs.resume()
-
-
-def test_other_formats_are_made_once_and_offered(numbers, tmp_path):
-    script = tmp_path / "recon.py"
-    script.write_text(
-        "import json, pathlib, sys\n"
-        "a = sys.argv\n"
-        "if a[1] == 'export':\n"
-        "    pathlib.Path(a[4]).write_text('x'); sys.exit()\n"
-        "job = pathlib.Path(a[a.index('--out') + 1]); (job / 'exports').mkdir(parents=True)\n"
-        "(job / 'exports/splats.ply').write_text('ply'); (job.parent / 'secret.txt').write_text('s')\n"
-        "(job / 'config.yaml').write_text('egregium: 1\\npipeline: toy\\npreset: fast\\ninput: /x\\n')\n"
-        "exports = {'splats': 'exports/splats.ply', 'gone': 'exports/gone', 'out': '../secret.txt'}\n"
-        "result = {'status': 'done', 'seconds': {'total': 2}, 'metrics': {'psnr': 31.25, 'loss': 1}, 'error': None,\n"
-        "          'counts': {'splats': 1200}, 'peak_memory_mb': 5, 'exports': exports}\n"
-        "(job / 'result.json').write_text(json.dumps(result))\n"
-    )
-    jobs = Jobs(tmp_path / "jobs", (sys.executable, str(script)))
-    jobs.start(numbers, TOY, "fast", {})
-    until = time.monotonic() + 30
-    while len((state := wait(jobs, "done")).exports) < 3 or state.converting:
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    assert set(state.exports) == {"splats", "splat", "spz"}, "what is missing or outside of the job is not offered"
-    assert "splats.spz" in downloads(state, str)
-    assert "secret" not in downloads(state, str)
-    text = figures(state)
-    assert "<dd>31.25 dB</dd>" in text
-    assert "<dd>1,200</dd>" in text
-    assert "Loss" not in text
+def test_captures_are_looked_at_in_a_process_that_may_crash(tmp_path, plain_environment, monkeypatch):
+    cloud = tmp_path / "points.xyz"
+    cloud.write_text("".join(f"{i % 7} {i % 11} {i % 13}\n" for i in range(3000)))
+    inspector = Inspector()
+    try:
+        found = inspector.look(cloud)
+        assert (found["points"], found["pipelines"], found["title"]) == (3000, ["points"], "points")
+        with pytest.raises(InputError, match="does not exist"):
+            inspector.look(tmp_path / "absent.xyz")
+        child = inspector._child
+        child.kill()
+        child.wait()
+        assert inspector.look(cloud)["points"] == 3000, "the next question gets a new one"
+        monkeypatch.setattr("app.inspector.SECONDS", 0.0)
+        with pytest.raises(ReconstructionError, match="too long"):
+            inspector.look(cloud)
+        assert inspector._child is None
+    finally:
+        inspector.close()
 
 
 # --- the form ---
@@ -258,9 +297,9 @@ def test_every_setting_reaches_the_command_line(tmp_path, numbers):
     assert resolve(TOY.config, flags=parsed) == resolve(TOY.config, flags=given)
 
 
-def test_the_environment_shows_in_the_form(jobs, monkeypatch):
+def test_the_environment_shows_in_the_form(page, monkeypatch):
     monkeypatch.setenv("RECON_STEPS", "77")
-    assert 77 in Page(jobs, TOY).choose_preset("fast")
+    assert 77 in page.choose_preset("fast")
 
 
 def test_names_and_messages_are_escaped():
@@ -284,40 +323,6 @@ def test_a_torn_line_waits_for_its_rest(tmp_path):
         file.write(text[-4:])
     follower.update()
     assert (follower.current.step, follower.current.total, follower.current.eta) == (3, 9, 1.5)
-
-
-# --- the mesh, upright ---
-
-
-def turned(rotation: list[float], vector: list[float]) -> np.ndarray:
-    """Rotate by a quaternion xyzw."""
-    axis, w = np.array(rotation[:3]), rotation[3]
-    return np.array(vector) + 2 * np.cross(axis, np.cross(axis, vector) + w * np.array(vector))
-
-
-@pytest.mark.parametrize("up", [[0, 0, 1], [0, 1, 0], [0, -1, 0], [0.6, 0, -0.8], [0.48, -0.64, 0.6]])
-def test_up_becomes_y(up):
-    rotation = turn_to_y(np.array(up, dtype=float))
-    assert np.linalg.norm(rotation) == pytest.approx(1)
-    assert turned(rotation, up) == pytest.approx([0, 1, 0])
-
-
-def test_the_viewers_mesh_is_turned_and_nothing_else(tmp_path):
-    mesh, cameras, copy = tmp_path / "mesh.glb", tmp_path / "transforms.json", tmp_path / "copy.glb"
-    vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 0, 2]], dtype=np.float32)
-    write_mesh(Mesh(vertices, np.array([[0, 1, 2]], dtype=np.int32), None), mesh)
-    sideways = np.array([[1, 0, 0, 5], [0, 0, -1, 5], [0, 1, 0, 5], [0, 0, 0, 1]])  # up is +z
-    cameras.write_text(json.dumps({"frames": [{"transform_matrix": sideways.tolist()}] * 3}))
-    assert upright(mesh, cameras, copy) == copy
-    assert read_mesh(copy).vertices == pytest.approx(np.array([[0, 0, 0], [1, 0, 0], [0, 2, 0]]), abs=1e-6)
-    around = [np.diag([1, sign, sign, 1]).tolist() for sign in (1, -1)]
-    cameras.write_text(json.dumps({"frames": [{"transform_matrix": pose} for pose in around]}))
-    copy.unlink()
-    assert upright(mesh, cameras, copy) == mesh, "photos that disagree about up"
-    mesh.write_bytes(b"glTF, perhaps")
-    cameras.write_text("{}")
-    assert upright(mesh, cameras, copy) == mesh
-    assert not copy.exists()
 
 
 # --- the server ---
@@ -354,37 +359,40 @@ def test_a_taken_port_is_named(port):
         check_address("127.0.0.1", 70_000, None)
 
 
-def test_the_page_is_built_whole(jobs, numbers):
-    blocks = build(Page(jobs, pipelines.get("splats"), sample=None))
+def test_the_page_is_built_whole(page):
+    blocks = build(page)
     labels = {getattr(block, "label", None) for block in blocks.blocks.values()}
-    assert {"Photos, a zip, or a video", "Preset", "Steps", "Hold out", "Turntable", "Mesh"} <= labels
+    assert {"Photos, a zip, a video, a point cloud or a mesh", "Preset", "Steps", "Digits", "Name", "Find"} <= labels
     assert not blocks.analytics_enabled
 
 
-def test_a_result_can_be_shown_wherever_the_jobs_lie(jobs, numbers, tmp_path, monkeypatch):
+def test_every_pipeline_has_its_settings_on_the_page(jobs):
+    blocks = build(Page(jobs, Drafts(jobs.own / "drafts", jobs.uploads, Known()), {}, ("splats", "mesh", "points")))
+    labels = [getattr(block, "label", None) for block in blocks.blocks.values()]
+    assert {f"Advanced: settings of {name}" for name in ("splats", "mesh", "points")} <= set(labels)
+    assert labels.count("Steps") == 3
+
+
+def test_the_3d_view_may_have_a_jobs_model_wherever_the_jobs_lie(page, numbers, wait, tmp_path, monkeypatch):
     """Gradio lets pass whatever lies in the folder for temporary files, where tests have theirs and people do not."""
-    jobs.start(numbers, TOY, "fast", {})
-    state = wait(jobs, "done")
-    files = {}
-    for name in ("turntable.mp4", "mesh.glb"):
-        files[Path(name).stem] = state.exports["report"].with_name(name)
-        files[Path(name).stem].write_bytes(b"content")
-    monkeypatch.setattr(jobs, "current", lambda: replace(state, exports={**state.exports, **files}))
+    job = page.jobs.begin(numbers, "toy", "medium", {"steps": 5})
+    state = wait(page.jobs, job, "done")
+    model = state.folder / "exports" / "mesh.glb"
+    model.write_bytes(b"content")
+    result = {**state.result, "exports": {"mesh": "exports/mesh.glb"}}
+    changed = replace(state, exports={"exports/mesh.glb": model}, result=result)
+    monkeypatch.setattr(page.jobs, "state", lambda job: changed)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "elsewhere"))
-    page = Page(jobs, TOY)
     blocks = build(page)
     blocks.has_launched, blocks.allowed_paths, blocks.blocked_paths = True, [], []
     LocalContext.blocks.set(blocks)
     (looking, *_) = (f for f in blocks.fns.values() if f.fn == page.look)
-    values = []
-    for block, update in zip(looking.outputs, page.look({}), strict=True):
-        if update.get("value") and "visible" in update:
-            value = block.postprocess(update["value"])
-            values.append(move_files_to_cache(value, block, postprocess=True))
+    update = page.look({}, job, "result", "mesh", "")[1 + SHOWN.index("model")]
+    block = looking.outputs[1 + SHOWN.index("model")]
+    served = move_files_to_cache(block.postprocess(update["value"]), block, postprocess=True)
     LocalContext.blocks.set(None)
-    assert any("turntable.mp4" in str(value) for value in values)
-    assert any("mesh.glb" in str(value) for value in values)
+    assert "mesh.glb" in str(served)
 
 
 def get(address: str, path: str) -> tuple[int, bytes]:
@@ -395,31 +403,44 @@ def get(address: str, path: str) -> tuple[int, bytes]:
         return error.code, error.read()
 
 
-def test_only_a_jobs_own_files_are_served_and_only_to_those_who_know_the_password(jobs, numbers, port, tmp_path):
-    page = Page(jobs, TOY, sample=numbers)
-    jobs.start(numbers, TOY, "fast", {})
-    state = wait(jobs, "done")
-    link = page._link(state.exports["report"])
-    beside = link.rpartition("exports/")[0] + "config.yaml"
-    with launched(page, "127.0.0.1", port, None) as address:
+def test_only_what_jobs_made_is_served_and_only_to_those_who_know_the_password(page, numbers, port, wait):
+    job = page.jobs.begin(numbers, "toy", "medium", {"steps": 5}, keep=True)
+    state = wait(page.jobs, job, "done")
+    report = state.exports["exports/report.txt"]
+    link = f"job/{job}/exports/report.txt"
+    with launched(page, load({"port": port})) as address:
         assert get(address, "")[0] == 200
-        assert get(address, link) == (200, state.exports["report"].read_bytes())
-        assert get(address, beside)[0] == 403
-        assert get(address, f"gradio_api/file={Path(__file__)}")[0] == 403
-        assert get(address, "gradio_api/file=/etc/passwd")[0] == 403
-        assert b'"api_visibility":"public"' not in get(address, "config")[1].replace(b" ", b"")
-    with launched(page, "127.0.0.1", port, "word") as address:
+        assert get(address, link) == (200, report.read_bytes())
+        for path in (
+            *(f"job/{job}/config.yaml", f"job/{job}/input/numbers/a.txt", f"job/{job}/exports/..%2fconfig.yaml"),
+            *(f"job/{job}/exports/%2e%2e/config.yaml", f"job/..%2f{page.jobs.folder.name}/x", "job/.page/index.sqlite"),
+            *(
+                f"gradio_api/file={report}",
+                f"gradio_api/file={state.folder}/config.yaml",
+                "gradio_api/file=/etc/passwd",
+            ),
+            *(f"gradio_api/file={Path(__file__)}", "gradio_api/file=../../etc/passwd", "gradio_api/file=index.sqlite"),
+            *("gradio_api/file=http://127.0.0.1:1/", "gradio_api/proxy=http://127.0.0.1:1/", "monitoring"),
+        ):
+            status, body = get(address, path)
+            assert status >= 400, path
+            assert b"root:" not in body
+    with launched(page, load({"port": port, "password": "word"})) as address:
         assert get(address, link)[0] == 401
         assert get(address, "config")[0] == 401
-        request = urllib.request.Request(address + "login", data=b"username=x&password=wrong", method="POST")
+        request = urllib.request.Request(address + "login", data=b"password=wrong", method="POST")
         with pytest.raises(urllib.error.HTTPError):
             urllib.request.urlopen(request, timeout=20)
-        request.data = b"username=x&password=word"
-        assert json.load(urllib.request.urlopen(request, timeout=20))["success"]
+        request.data = b"password=word"
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            cookie = answer.headers["set-cookie"].split(";")[0]
+        inside = urllib.request.Request(address + link, headers={"cookie": cookie})
+        with urllib.request.urlopen(inside, timeout=20) as answer:
+            assert answer.read() == report.read_bytes()
 
 
 def test_the_command_serves_until_ctrl_c(start, port, tmp_path):
-    with start("serve", "--port", port, "--jobs", tmp_path / "jobs") as process:
+    with start("serve", "--port", port, "--jobs", tmp_path / "jobs", "--min-free-gb", 0) as process:
         line = process.stderr.readline()
         assert f"http://127.0.0.1:{port}" in line
         assert (tmp_path / "jobs/.page/uploads").is_dir()
