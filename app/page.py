@@ -37,7 +37,7 @@ LISTED = 60
 OWN = "own"
 
 LIVE = ("progress", "curve", "preview", "log", "cancel", "resume", "to_result")
-RESULT = ("summary", "model", "compare", "video", "downloads", "export")
+RESULT = ("summary", "what", "model", "compare", "video", "downloads", "export")
 SHOWN = (*LIVE, *RESULT, "cards", "tabs")
 """What :meth:`Page.look` updates, in this order."""
 
@@ -244,6 +244,7 @@ class Page:
         }
         return {
             **{name: {"value": text, "visible": bool(text)} for name, text in parts.items()},
+            "what": {"visible": done is not None and {"splats", "mesh"} <= set(self._made(done))},
             "model": {"value": self._serve(model), "visible": True if model is not None else "hidden"},
             "export": {"visible": done is not None and bool(self._formats(done))},
         }

@@ -47,7 +47,7 @@ def lay_out(page: Page) -> gr.Blocks:
             with gr.Tab("Live", id="live") as live:
                 _live(shown)
             with gr.Tab("Result", id="result") as result:
-                what, export = _result(shown)
+                export = _result(shown)
             with gr.Tab("Jobs", id="jobs") as listed:
                 words = gr.Textbox(label="Find", placeholder="words of a name, pipeline or state", max_lines=1)
                 told = gr.HTML(padding=False, elem_classes="eg-told")
@@ -55,7 +55,7 @@ def lay_out(page: Page) -> gr.Blocks:
 
         looking: dict[str, Any] = {
             "fn": page.look,
-            "inputs": [seen, chosen, side, what, words],
+            "inputs": [seen, chosen, side, shown["what"], words],
             "outputs": [seen, *(shown[name] for name in SHOWN)],
             "queue": False,
             **QUIET,
@@ -97,7 +97,7 @@ def lay_out(page: Page) -> gr.Blocks:
             export["notice"],
             api_visibility="private",
         ).then(**looking)
-        what.input(**looking)
+        shown["what"].input(**looking)
 
         cloned = [*found, *form["groups"], *form["fields"], shown["tabs"]]
 
@@ -164,12 +164,14 @@ def _live(shown: dict[str, Any]) -> None:
             shown["log"] = gr.HTML(visible=False, padding=False)
 
 
-def _result(shown: dict[str, Any]) -> tuple[gr.Radio, dict[str, Any]]:
+def _result(shown: dict[str, Any]) -> dict[str, Any]:
     export: dict[str, Any] = {}
     shown["summary"] = gr.HTML(padding=False)
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
-            what = gr.Radio([("Splats", "splats"), ("Mesh", "mesh")], value="mesh", label="3D view")
+            shown["what"] = gr.Radio(
+                [("Splats", "splats"), ("Mesh", "mesh")], value="splats", show_label=False, container=False
+            )
             # Only hidden, not left out: a viewer that comes onto the page together with its model stays empty.
             shown["model"] = gr.Model3D(label="3D view", visible="hidden", interactive=False, height=460)
             shown["compare"] = gr.HTML(visible=False, padding=False)
@@ -179,7 +181,7 @@ def _result(shown: dict[str, Any]) -> tuple[gr.Radio, dict[str, Any]]:
                 formats = [f"{kind} {suffix}" for kind, suffixes in FORMATS.items() for suffix in suffixes]
                 export["format"] = gr.Dropdown(formats, value="mesh .glb", label="Another format")
                 with gr.Row():
-                    export["faces"] = gr.Number(label="Faces at most", info="Of a mesh; empty: all.", precision=0)
+                    export["faces"] = gr.Number(label="Faces at most", info="Of a mesh; 0: all.", precision=0)
                     export["texture"] = gr.Dropdown(
                         [("as it is", 0), 1024, 2048, 4096],
                         value=0,
@@ -189,4 +191,4 @@ def _result(shown: dict[str, Any]) -> tuple[gr.Radio, dict[str, Any]]:
                 export["write"] = gr.Button("Write it")
             export["notice"] = gr.HTML(padding=False)
             shown["video"] = gr.HTML(visible=False, padding=False)  # gr.Video wants a copy of every job's file
-    return what, export
+    return export

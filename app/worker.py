@@ -24,6 +24,9 @@ from recon.job import LOCK
 from recon.pipelines import Pipeline
 
 RECON = (sys.executable, "-m", "app.cli")
+NICE = 5
+"""A worker leaves the processor to whoever looks at the page."""
+
 GRACE = 5.0
 """Seconds after which a worker that was asked to stop is asked more firmly."""
 
@@ -71,6 +74,8 @@ class Worker:
                 cwd=Path(__file__).parents[1],  # where `-m app.cli` finds this very code
                 start_new_session=True,  # the terminal's Ctrl-C is for the server, which passes it on
             )
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)
 
     @property
     def running(self) -> bool:

@@ -25,6 +25,12 @@ C = TypeVar("C", bound=Config, covariant=True)
 PACE_SECONDS = 10.0
 """How far back the pace of a stage is taken from, to say when it ends."""
 
+PREVIEWS_KEPT = 2
+"""Pictures of a stage that stay; a fit of hours would leave thousands."""
+
+PREVIEW_SECONDS = 5.0
+"""Time between two pictures of a fit: each costs about as much as a step."""
+
 CHECKPOINT_SECONDS = 20.0
 """Time between two checkpoints: with the step under way and the writing, less than 30 seconds of work are at stake."""
 
@@ -92,7 +98,8 @@ class Context(Generic[C]):
         self.records = records or {}
         self._before = seconds_before
         self._base = 0.0  # seconds of earlier runs
-        self._begun = self._saved = time.monotonic()
+        self._pictures: deque[Path] = deque()
+        self._begun = self._saved = self._previewed = time.monotonic()
         self._pace: deque[tuple[int, float]] = deque()  # (step, when) of the last PACE_SECONDS
 
     @contextmanager
@@ -152,12 +159,20 @@ class Context(Generic[C]):
             yield part
         self.record.exports[name] = path
 
+    def preview_due(self) -> bool:
+        """Return whether the last preview is old enough for another one. Cheap: ask at every step."""
+        return time.monotonic() - self._previewed >= PREVIEW_SECONDS
+
     @contextmanager
     def preview(self, path: str) -> Iterator[Path]:
         """Give a path to write a picture to, which becomes ``path`` in the job; listeners are told."""
         with atomic(self.job.folder / path) as part:
             yield part
+        self._previewed = time.monotonic()
         self.events.emit(Preview(stage=self.stage, path=path))
+        self._pictures.append(self.job.folder / path)
+        while len(self._pictures) > PREVIEWS_KEPT:  # somebody may be looking at the one before the newest
+            self._pictures.popleft().unlink(missing_ok=True)
 
     # --- checkpoints ---
 

@@ -28,7 +28,6 @@ Model = Fit | Refinement
 
 EVALUATIONS = 12
 """How often a fit is measured on its validation photos."""
-PREVIEW_SECONDS = 15.0
 EQUILATERAL = math.sqrt(3) / 4
 """Area of a triangle whose sides are 1 long."""
 FINER = 4, 3
@@ -111,7 +110,7 @@ class Watch:
         self._context, self._model, self._watched = context, model, watched
         self._every = max(1, model.steps // EVALUATIONS)
         self.metrics = metrics
-        self._shown = self._previewed = time.monotonic()
+        self._shown = time.monotonic()
 
     def measure(self) -> None:
         """Measure the model, unless it is not yet time for it."""
@@ -151,12 +150,11 @@ class Watch:
             figures = {"faces": progress.faces, "loss": progress.loss, **self.metrics}
             self._context.progress(model.step, model.steps, **figures)
             self._shown = now
-        if now - self._previewed > PREVIEW_SECONDS:
-            target = model.photos.levels[0][model.level]
+        if self._context.preview_due():
+            target = self._watched.levels[0][0] if self._watched.levels else model.photos.levels[0][model.level]
             photo, image = target.image.float() / 255, self._rendered(model.triangles(), target)
             with self._context.preview(f"previews/{model.step:06d}.jpg") as path:
                 save_picture(path, compare_strip(photo.numpy(), image.numpy()))
-            self._previewed = now
 
     def save(self) -> None:
         """Write a checkpoint."""

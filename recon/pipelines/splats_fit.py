@@ -29,7 +29,6 @@ EVALUATIONS = 12
 """How often a fit is measured on its validation photos."""
 PATIENCE = 4
 """A fit ends early when so many measurements in a row have not been its best."""
-PREVIEW_SECONDS = 15.0
 
 
 def fit(context: SplatsContext) -> None:
@@ -100,7 +99,7 @@ class Watch:
         self._context, self._model, self._best, self._watched = context, model, best, watched
         self._every = max(1, context.config.steps // EVALUATIONS)
         self._metrics: dict[str, float] = {}
-        self._shown = self._previewed = time.monotonic()
+        self._shown = time.monotonic()
 
     @property
     def over(self) -> bool:
@@ -124,13 +123,12 @@ class Watch:
             figures = {"splats": progress.splats, "loss": progress.loss, **self._metrics}
             self._context.progress(model.step, config.steps, **figures)
             self._shown = now
-        if now - self._previewed > PREVIEW_SECONDS:
-            target = model.target(0)
+        if self._context.preview_due():
+            target = self._watched[0].levels[0] if self._watched else model.target(0)
             with torch.no_grad():
                 image = render(model.splats, target.pose, model.background, sh_degree=model.sh_degree)[0].clamp(0, 1)
             with self._context.preview(f"previews/{model.step:06d}.jpg") as path:
                 save_picture(path, compare_strip(target.rgb.numpy(), image.numpy()))
-            self._previewed = now
 
     def save(self) -> None:
         """Write a checkpoint."""
