@@ -6,7 +6,6 @@ differs by one rotation, on the node that holds the mesh.
 
 from __future__ import annotations
 
-import json
 import struct
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from app.viewer import rotated
 from recon.job_files import atomic, read_json
 
 FEWEST = 0.2
@@ -55,16 +55,3 @@ def turn_to_y(up: NDArray[np.float64]) -> list[float]:
         return [1.0, 0.0, 0.0, 0.0]
     quaternion = np.array([-z, 0.0, x, 1 + y])  # (up × y, 1 + up · y)
     return [float(value) for value in quaternion / np.linalg.norm(quaternion)]
-
-
-def rotated(glb: bytes, rotation: list[float]) -> bytes:
-    """Return a binary glTF 2.0 file whose first node is turned; its geometry is copied as it is."""
-    magic, version, _, length, kind = struct.unpack_from("<4sII I4s", glb)
-    if (magic, kind) != (b"glTF", b"JSON"):
-        raise ValueError("no binary glTF")
-    tree = json.loads(glb[20 : 20 + length])
-    tree["nodes"][0]["rotation"] = rotation
-    text = json.dumps(tree, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    rest = glb[20 + length :]
-    return struct.pack("<4sII I4s", magic, version, 20 + len(text) + len(rest), len(text), kind) + text + rest

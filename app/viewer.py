@@ -14,6 +14,7 @@ itself; it gets R alone. What people take away stays in the capture's world: the
 
 from __future__ import annotations
 
+import json
 import struct
 import threading
 from collections.abc import Mapping
@@ -25,7 +26,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from app.upright import rotated
 from recon.evaluate.turntable import find_focus, find_up
 from recon.job_files import atomic, read_json
 
@@ -105,6 +105,19 @@ def mesh_for_view(job_folder: Path, exports: Mapping[str, Path]) -> Path:
                 part.write_bytes(content)
         return copy
     return mesh
+
+
+def rotated(glb: bytes, rotation: list[float]) -> bytes:
+    """Return a binary glTF 2.0 file whose first node is turned; its geometry is copied as it is."""
+    magic, version, _, length, kind = struct.unpack_from("<4sII I4s", glb)
+    if (magic, kind) != (b"glTF", b"JSON"):
+        raise ValueError("no binary glTF")
+    tree = json.loads(glb[20 : 20 + length])
+    tree["nodes"][0]["rotation"] = rotation
+    text = json.dumps(tree, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 4)
+    rest = glb[20 + length :]
+    return struct.pack("<4sII I4s", magic, version, 20 + len(text) + len(rest), len(text), kind) + text + rest
 
 
 def _fresh(copy: Path, exports: Mapping[str, Path], name: str) -> bool:
