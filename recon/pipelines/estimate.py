@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 CUT_OUT = 0.4
 """Share of the pixels that a cut-out object covers; the others cost nothing."""
 WHOLE_FIT = 1.45
-"""What a step of a fit of splats costs on average, in steps on whole photos with all splats: a fit begins with small ones
-and few, but also adds splats, measures itself and shows pictures. From one whole fit's processor time."""
+"""What a step of a fit of splats costs on average, in steps on whole photos with all splats: it begins with small and
+few ones, but also adds splats, measures itself and shows pictures. From one whole fit's processor time."""
 SERIAL = 0.15
 """Share of the work that more cores do not speed up."""
 FIRST_SPLATS = 1100
