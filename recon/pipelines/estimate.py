@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
 CUT_OUT = 0.4
 """Share of the pixels that a cut-out object covers; the others cost nothing."""
-COARSE = 0.85
-"""Share of a fit's work that is left when it begins with small photos and few splats."""
+WHOLE_FIT = 1.45
+"""What a step of a fit of splats costs on average, in steps on whole photos with all splats: it begins with small and
+few ones, but also adds splats, measures itself and shows pictures. From one whole fit's processor time."""
 SERIAL = 0.15
 """Share of the work that more cores do not speed up."""
 FIRST_SPLATS = 1100
@@ -100,7 +101,7 @@ def _seconds(found: Inspection, config: SplatsConfig) -> float:
     full, working = _pixels(found, config.max_side)
     share = CUT_OUT if found.masks == "alpha" else 1.0
     step = _splats_step(share * working / max(found.photos, 1), config.splats)
-    fit = COARSE * config.steps * config.views_per_step * step
+    fit = WHOLE_FIT * config.steps * config.views_per_step * step
     mesh = 6 + 8e-5 * config.splats if config.mesh else 0.0
     return 2 + 6e-8 * full + fit + mesh + 0.3 * step * config.turntable + 4e-7 * working / 8
 

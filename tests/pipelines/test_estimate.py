@@ -38,7 +38,8 @@ def seconds(found: Inspection = CHAIR, pipeline: str = "splats", cores: int | No
 
 
 def test_near_what_was_measured():
-    assert seconds(cores=1)["fast"] == pytest.approx(70, rel=0.4)
+    assert seconds(cores=1)["fast"] == pytest.approx(119, rel=0.25)  # processor time on one busy core
+    assert seconds(cores=2)["fast"] == pytest.approx(99, rel=0.4)  # the benchmarks' clock on two
 
 
 def test_a_mesh_near_what_was_measured():
