@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ RETRIES = 20
 
 STOP = ".egregium-batch.stop"
 """File in the batch's folder that asks the tasks to stop: it reaches all nodes, and ends no job in mid-write."""
+
+TALK = "ray.log"
+"""File in the batch's folder for what Ray prints on stdout, which is the result's."""
 
 GRACE = 10.0
 LOOK = 0.5
@@ -50,7 +53,6 @@ class RayEngine:
 
     def __init__(self, address: str | None, cpus: int | None, most: int | None, folder: Path) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a job without a GPU keeps its variables
         try:
             import ray
         except ImportError:
@@ -59,7 +61,8 @@ class RayEngine:
             ) from None
         self._ray = ray
         self._address, self._cpus, self._most = address, cpus, most
-        self._stop_file = folder / STOP
+        self._folder, self._stop_file = folder, folder / STOP
+        self._open = ExitStack()
         self._refs: dict[Any, Task] = {}
         self._stopped = 0.0
         self._connected = False
@@ -76,16 +79,18 @@ class RayEngine:
         if self._connected:
             return
         self._stop_file.unlink(missing_ok=True)
-        options = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        talk = self._open.enter_context((self._folder / TALK).open("a", encoding="utf-8"))
+        self._open.enter_context(redirect_stdout(talk))
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         given = self._address or os.environ.get("RAY_ADDRESS")
         try:
             if not self._ray.is_initialized():
                 try:
-                    self._ray.init(address=given or "auto", log_to_driver=False, logging_level="ERROR")
+                    self._ray.init(address=given or "auto", **options)
                 except ConnectionError:
                     if given:
                         raise
-                    self._ray.init(**options)
+                    self._ray.init(include_dashboard=False, **options)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             first = (str(error).splitlines() or [""])[0]
             raise InputError(
@@ -105,7 +110,7 @@ class RayEngine:
         """Hand it to Ray."""
         self._connect()
         remote = self._ray.remote(
-            num_cpus=self._cpus,
+            num_cpus=self._cpus,  # and as many threads: Ray sets OMP_NUM_THREADS
             num_gpus=1 if task.device.startswith("cuda") else 0,
             max_calls=1,  # what a job leaves in its process ends with it
             max_retries=RETRIES,
@@ -155,6 +160,7 @@ class RayEngine:
         if self._connected:
             self._ray.shutdown()
             self._connected = False
+        self._open.close()
 
 
 # --- in Ray's worker ---
@@ -169,7 +175,11 @@ def run_task(task: Task, stop_file: Path) -> dict[str, Any]:
     task.logs.parent.mkdir(parents=True, exist_ok=True)
     # Appended, so that it tells of every attempt, and where each was made.
     with task.logs.with_name(f"{task.name}.log").open("a", encoding="utf-8") as log, redirect_stderr(log):
-        print(f"--- begun on {_here()}, process {os.getpid()}", file=log, flush=True)
+        print(
+            f"--- begun on {_here()}, process {os.getpid()}, {os.environ.get('OMP_NUM_THREADS', 'all')} cores",
+            file=log,
+            flush=True,
+        )
         with _stoppable(events, stop_file):
             result = _run(task, events)
         print(f"--- {result['status']}", file=log, flush=True)

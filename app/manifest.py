@@ -33,7 +33,7 @@ from recon.job import is_job
 
 CHOOSERS = ("pipeline", "preset", "device")
 KEYS = ("input", "name", *CHOOSERS)
-RESERVED = ("logs", "summary.json", "summary.html")
+RESERVED = ("logs", "summary.json", "summary.html", "ray.log")
 """What else lies beside the jobs."""
 
 MAX_NAME = 100

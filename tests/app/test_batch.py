@@ -7,36 +7,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import toy_pipeline  # noqa: F401  registers the pipeline
+from batch_helpers import alive, has_checkpoint, owner, wait_for
 
 from app.cli import main
-from recon.job import LOCK, Job
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.02)
-
-
-def owner(job: Path) -> int:
-    return int((job / LOCK).read_text())
-
-
-def alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def has_checkpoint(job: Path) -> bool:
-    return any((job / "checkpoint/walk").glob("0*.safetensors"))
+from recon.job import Job
 
 
 @pytest.fixture
