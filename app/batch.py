@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from app.batch_jobs import Run, Task, check
 from app.batch_table import Board, board, totals
-from app.manifest import CHOOSERS, read
+from app.manifest import CHOOSERS, Entry, read
 from app.signals import stoppable
 from app.summary import Summary
 from recon.errors import InputError
@@ -38,9 +38,6 @@ TICK = 0.25
 
 class Engine(Protocol):
     """Something that runs tasks."""
-
-    def warm(self) -> None:
-        """Begin to get ready for the first task."""
 
     def room(self, task: Task) -> bool:
         """Whether it could begin now."""
@@ -67,22 +64,10 @@ def batch(arguments: argparse.Namespace) -> int:
     out = arguments.out.absolute()
     entries, warnings = read(arguments.source, out)
     flags = {name: getattr(arguments, name) for name in CHOOSERS}
-    engine: Engine
-    if arguments.engine == "ray":
-        from app.engine_ray import RayEngine
-
-        engine = RayEngine(arguments.address, arguments.cpus, arguments.workers, out)
-    else:
-        from app.engine_local import LocalEngine
-
-        devices = {flags["device"] or entry.choices.get("device") or "cpu" for entry in entries}
-        names = (entry.pipeline(flags["pipeline"]) for entry in entries)
-        engine = LocalEngine(arguments.workers or 1, names, len(devices))
-    if not arguments.resume:  # with it there may be nothing to do
-        engine.warm()
-    tasks, more = check(entries, out, flags, arguments.resume, here=arguments.engine == "local")
+    local = _local(arguments, entries) if arguments.engine == "local" else None
+    tasks, more = check(entries, out, flags, arguments.resume, here=local is not None)
     with _owned(out):
-        stop = Events()
+        engine, stop = local or _ray(arguments, out), Events()
         with board(len(tasks)) as shown:
             for warning in (*warnings, *more):
                 shown.say(f"warning: {warning}")
@@ -95,6 +80,24 @@ def batch(arguments: argparse.Namespace) -> int:
     if all(run.state == "done" for run in runs):
         return 0
     return 130 if stop.cancelled else 3
+
+
+def _local(arguments: argparse.Namespace, entries: Sequence[Entry]) -> Engine:
+    """Return the engine of this machine; it loads the libraries while the entries are checked."""
+    from app.engine_local import LocalEngine
+
+    devices = {arguments.device or entry.choices.get("device") or "cpu" for entry in entries}
+    names = (entry.pipeline(arguments.pipeline) for entry in entries)
+    engine = LocalEngine(arguments.workers or 1, names, len(devices))
+    if not arguments.resume:  # with it there may be nothing to do
+        engine.warm()
+    return engine
+
+
+def _ray(arguments: argparse.Namespace, out: Path) -> Engine:
+    from app.engine_ray import RayEngine
+
+    return RayEngine(arguments.address, arguments.cpus, arguments.workers, out)
 
 
 def run_all(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -66,14 +67,16 @@ class Task:
         """Return the result if the job is done and would do nothing if it ran again, else None."""
         if not is_job(self.out):
             return None
-        job = Job.open(self.out)
-        result = job.result()
-        if result is None or result.get("status") != "done" or job.pipeline != self.pipeline:
-            return None
-        pipeline = pipelines.get(self.pipeline)
-        keys = stage_keys(pipeline, pipeline.config(**self.settings), fingerprint(self.input, exclude=self.out))
-        whole = all(finished_record(job, stage, key) is not None for stage, key in keys.items())
-        return result if whole else None
+        with suppress(ReconError, OSError, ValueError, LookupError, TypeError):  # the run itself will tell
+            job = Job.open(self.out)
+            result = job.result()
+            if result is None or result.get("status") != "done" or job.pipeline != self.pipeline:
+                return None
+            pipeline = pipelines.get(self.pipeline)
+            keys = stage_keys(pipeline, pipeline.config(**self.settings), fingerprint(self.input, exclude=self.out))
+            if all(finished_record(job, stage, key) is not None for stage, key in keys.items()):
+                return result
+        return None
 
 
 @dataclass

@@ -136,9 +136,10 @@ def remaining(runs: Sequence[Run]) -> float | None:
     todo = [run for run in runs if not run.ended]
     if not took or not todo:
         return None
-    mean, busy = sum(took) / len(took), sum(run.state == "running" for run in runs)
-    spent = sum(min(mean, run.seconds) for run in todo if run.state == "running")
-    return (mean * len(todo) - spent) / max(1, busy)
+    mean, busy = sum(took) / len(took), sum(run.state == "running" for run in todo)
+    etas = ((run.follower.current.eta if run.follower.current else None) or 0.0 for run in todo)
+    left = (max(mean - run.seconds, eta) for run, eta in zip(todo, etas, strict=True))
+    return sum(left) / max(1, busy)
 
 
 def totals(runs: Sequence[Run]) -> str:

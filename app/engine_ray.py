@@ -34,6 +34,9 @@ TALK = "ray.log"
 """File in the batch's folder for what Ray prints on stdout, which is the result's."""
 
 GRACE = 10.0
+LEAST = 16
+"""Jobs that are handed to Ray at a time, at least."""
+
 LOOK = 0.5
 """Seconds between two looks of a task for the stop file."""
 
@@ -44,11 +47,11 @@ class RayEngine:
     Args:
         address: of its head node; where None, RAY_ADDRESS, else a cluster that runs on this machine, else one is begun.
         cpus: cores of each job; :data:`CPUS` where None.
-        most: jobs handed to Ray at a time; all where None.
+        most: jobs handed to Ray at a time; where None, enough to keep it busy.
         folder: the batch's.
 
     Raises:
-        InputError: Ray is not installed.
+        InputError: Ray is not installed, or there is no cluster at the address.
     """
 
     def __init__(self, address: str | None, cpus: int | None, most: int | None, folder: Path) -> None:
@@ -60,55 +63,48 @@ class RayEngine:
                 "Ray is not installed.", "Install it on every node: pip install 'egregium[ray]'.", "no-ray"
             ) from None
         self._ray = ray
-        self._address, self._cpus, self._most = address, cpus, most
-        self._folder, self._stop_file = folder, folder / STOP
-        self._open = ExitStack()
+        self._cpus, self._most = cpus or CPUS, most
+        self._stop_file = folder / STOP
+        self._stop_file.unlink(missing_ok=True)
         self._refs: dict[Any, Task] = {}
         self._stopped = 0.0
-        self._connected = False
-
-    def warm(self) -> None:
-        """Do nothing: Ray starts a process for each task."""
-
-    def _connect(self) -> None:
-        """Connect to the cluster.
-
-        Raises:
-            InputError: there is none at the address.
-        """
-        if self._connected:
-            return
-        self._stop_file.unlink(missing_ok=True)
-        talk = self._open.enter_context((self._folder / TALK).open("a", encoding="utf-8"))
+        self._open = ExitStack()
+        talk = self._open.enter_context((folder / TALK).open("a", encoding="utf-8"))
         self._open.enter_context(redirect_stdout(talk))
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        given = self._address or os.environ.get("RAY_ADDRESS")
         try:
-            if not self._ray.is_initialized():
-                try:
-                    self._ray.init(address=given or "auto", **options)
-                except ConnectionError:
-                    if given:
-                        raise
-                    self._ray.init(include_dashboard=False, **options)
+            self._connect(address or os.environ.get("RAY_ADDRESS"))
+        except BaseException:
+            self.close()
+            raise
+        cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        if cpus is None:
+            self._cpus = max(1, min(CPUS, max(cores, default=CPUS)))
+
+    def _connect(self, address: str | None) -> None:
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            try:
+                self._ray.init(address=address or "auto", **options)
+            except ConnectionError:
+                if address:
+                    raise
+                self._ray.init(include_dashboard=False, **options)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             first = (str(error).splitlines() or [""])[0]
             raise InputError(
-                f"There is no Ray cluster at {given or 'this machine'}: {first}",
+                f"There is no Ray cluster at {address or 'this machine'}: {first}",
                 "Check --address and RAY_ADDRESS, or begin one with 'ray start --head'.",
                 "no-cluster",
             ) from None
-        cores = [int(node["Resources"].get("CPU", 0)) for node in self._ray.nodes() if node["Alive"]]
-        self._cpus = self._cpus or max(1, min(CPUS, max(cores, default=CPUS)))
-        self._connected = True
 
     def room(self, task: Task) -> bool:
-        """Whether it could begin now; where it has to wait for a node, that is Ray's to know."""
-        return self._most is None or len(self._refs) < self._most
+        """Whether it could begin, or wait for a node, now: twice as many are handed over as the cluster can run."""
+        if self._most is not None:
+            return len(self._refs) < self._most
+        return len(self._refs) < LEAST or len(self._refs) * self._cpus < 2 * self._ray.cluster_resources().get("CPU", 0)
 
     def start(self, task: Task) -> None:
         """Hand it to Ray."""
-        self._connect()
         remote = self._ray.remote(
             num_cpus=self._cpus,  # and as many threads: Ray sets OMP_NUM_THREADS
             num_gpus=1 if task.device.startswith("cuda") else 0,
@@ -152,14 +148,11 @@ class RayEngine:
     def stop(self) -> None:
         """Ask all to stop; those that have not begun never will."""
         self._stopped = time.monotonic()
-        if self._connected:
-            self._stop_file.touch()
+        self._stop_file.touch()
 
     def close(self) -> None:
         """Leave the cluster, which ends what still runs."""
-        if self._connected:
-            self._ray.shutdown()
-            self._connected = False
+        self._ray.shutdown()
         self._open.close()
 
 

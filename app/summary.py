@@ -67,9 +67,13 @@ class Summary:
         content = self._content(runs)
         if last and content["status"] == "running":
             content["status"] = "cancelled"
-        write_json(self._folder / "summary.json", content)
-        write_text(self._folder / "summary.html", self._page(content))
         self.written, self._states, self._at = content, states, time.monotonic()
+        try:
+            write_json(self._folder / "summary.json", content)
+            write_text(self._folder / "summary.html", self._page(content))
+        except OSError:
+            if last:  # till then there is hope, and no reason to end the jobs
+                raise
 
     def _content(self, runs: Sequence[Run]) -> dict[str, Any]:
         counts = {state: sum(run.state == state for run in runs) for state in STATES}
