@@ -77,6 +77,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def batch(arguments: argparse.Namespace) -> int:
+    """``recon batch``: reconstruct many captures, a job directory each."""
+    from app.batch import batch as reconstruct
+
+    return reconstruct(arguments)
+
+
 def inspect(arguments: argparse.Namespace) -> int:
     """``recon inspect``: what is in an input, what would go wrong, how long it may take."""
     import tempfile
@@ -156,6 +163,10 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     # The settings depend on the pipeline, so they become flags only where somebody asks for this command.
     _add_run(command, arguments[1:] if arguments[:1] == ["run"] else None)
 
+    command = commands.add_parser("batch", help="reconstruct many captures: a folder of them, or a manifest")
+    command.set_defaults(command=batch)
+    _add_batch(command)
+
     command = commands.add_parser("inspect", help="what is in an input, what would go wrong, how long it may take")
     command.set_defaults(command=inspect)
     command.add_argument("input", metavar="INPUT", type=Path, help="what 'recon run' would be given")
@@ -221,6 +232,21 @@ def _add_run(command: argparse.ArgumentParser, arguments: Sequence[str] | None) 
         "flags win over the environment, that over the file, that over the preset."
     )
     add_settings(command, pipeline.config)
+
+
+def _add_batch(command: argparse.ArgumentParser) -> None:
+    command.epilog = "docs/batch.md explains manifests, the summary, and Ray."
+    command.add_argument("source", metavar="MANIFEST|DIR", type=Path, help="a YAML manifest, or a folder of captures")
+    command.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder of the job directories")
+    command.add_argument("--workers", metavar="N", type=_positive, help="jobs at a time on each device (default 1)")
+    command.add_argument("--engine", choices=("local", "ray"), default="local", help="where they run (default local)")
+    command.add_argument("--resume", action="store_true", help="go on: what is done is passed over, the rest runs")
+    command.add_argument("--pipeline", metavar="NAME", help="for all jobs, in place of what the manifest says")
+    command.add_argument("--preset", metavar="NAME", help="for all jobs, in place of what the manifest says")
+    command.add_argument("--device", metavar="NAME", help="for all jobs, in place of what the manifest says")
+    command.add_argument("--address", metavar="ADDRESS", help="Ray's head node (default RAY_ADDRESS, else one found)")
+    command.add_argument("--cpus", metavar="N", type=_positive, help="cores of each job on Ray (default 2)")
+    _add_json(command)
 
 
 def _add_choosers(command: argparse.ArgumentParser) -> None:

@@ -39,7 +39,8 @@ def start() -> Callable[..., subprocess.Popen[str]]:
         program = ["-c", TOY] if toy else ["-m", "app.cli"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RECON_")}
         environment.pop("PYTHONUNBUFFERED", None)  # with it a reader that leaves goes unnoticed
-        environment["PYTHONPATH"] = f"{ROOT / 'tests/job'}:{ROOT}"
+        paths = [str(ROOT / "tests/job"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
         return subprocess.Popen([sys.executable, *program, *map(str, arguments)], env=environment, cwd=ROOT, **pipes)
 
