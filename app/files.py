@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from app.job_state import title_of
 from app.jobs import Jobs
 
 if TYPE_CHECKING:
@@ -49,4 +50,5 @@ def _how(job: str, path: Path) -> dict[str, Any]:
         headers["content-security-policy"] = REPORT_POLICY
     if kind is not None:
         return {"media_type": kind, "headers": headers}
-    return {"media_type": "application/octet-stream", "filename": f"{job}-{path.name}", "headers": headers}
+    name = f"{title_of(job).replace(' ', '_')}-{path.name}"
+    return {"media_type": "application/octet-stream", "filename": name, "headers": headers}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from pathlib import PurePosixPath
 
 from app.compare import Pair
 from app.files import link
@@ -87,9 +86,7 @@ def downloads(state: JobState | None) -> str:
                 f"<b>Open the report</b><span>{size(path)}</span></a>"
             )
         elif "colmap" not in name:
-            saved = escape(f"{state.title}-{PurePosixPath(name).name}")
             items.append(
-                f'<a class="eg-file" href="{address}" download="{saved}"><b>{escape(path.name)}</b>'
-                f"<span>{size(path)}</span></a>"
+                f'<a class="eg-file" href="{address}" download><b>{escape(path.name)}</b><span>{size(path)}</span></a>'
             )
     return f'<h4>Take away</h4><div class="eg-files">{report}{"".join(items)}</div>'

@@ -181,7 +181,7 @@ def test_from_photos_to_a_file(visit, capture, tmp_path):
     download.value.save_as(tmp_path / "mesh.glb")
     mesh = trimesh.load(tmp_path / "mesh.glb", force="mesh")
     assert len(mesh.faces) > 1000
-    assert download.value.suggested_filename == "Fruit & glass-mesh.glb"
+    assert download.value.suggested_filename == "Fruit_glass-mesh.glb"
 
     page.get_by_label("Faces at most").fill("500")
     page.get_by_role("button", name="Write it").click()

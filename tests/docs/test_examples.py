@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shlex
+import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +16,22 @@ import torch
 from PIL import Image
 
 from app.cli import _parser
+from app.drafts import Drafts
+from app.inspector import Inspector
+from app.jobs import Jobs
+from app.page import Page
+from app.serve import launched
 from kernels.rasterize_splats import rasterize_splats
 from recon import pipelines
+from recon.export import read_mesh, read_splats
+from recon.settings import load
 
 ROOT = Path(__file__).parents[2]
 PAGES = {page.relative_to(ROOT).as_posix(): page for page in (*ROOT.glob("*.md"), *ROOT.glob("*/*.md"))}
 DOCS = {name: page for name, page in PAGES.items() if name == "README.md" or name.startswith("docs/")}
 SIZE = 24
+SERVED = "docs/web.md"
+"""Its Python talks to the page."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -73,12 +84,35 @@ def place(capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.usefixtures("place")
-@pytest.mark.parametrize("name", [name for name, page in DOCS.items() if blocks(page, "python")])
+@pytest.mark.parametrize("name", [name for name, page in DOCS.items() if blocks(page, "python") and name != SERVED])
 def test_python(name: str) -> None:
     """The blocks of a page run one after the other, as a reader would try them."""
     names: dict[str, object] = {"__name__": "__main__"}
     for number, block in enumerate(blocks(DOCS[name], "python"), start=1):
         exec(compile(block, f"{name}, block {number}", "exec", dont_inherit=True), names)
+
+
+@pytest.mark.usefixtures("place")
+def test_python_for_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RECON_MESH")
+    shutil.make_archive("photos", "zip", "photos")
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port = trial.getsockname()[1]
+    jobs, inspector = Jobs(tmp_path / "jobs", load({"min_free_gb": 0})), Inspector()
+    page = Page(jobs, Drafts(jobs.own / "drafts", jobs.uploads, inspector), {})
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(jobs.uploads))
+    try:
+        with launched(page, load({"port": port})) as address:
+            for block in blocks(DOCS[SERVED], "python"):
+                code = block.replace("http://127.0.0.1:7860/", address)
+                assert code != block
+                exec(compile(code, SERVED, "exec", dont_inherit=True), {"__name__": "__main__"})
+    finally:
+        inspector.close()
+        jobs.close()
+    assert len(read_splats(Path("chair.ply"))) > 100
+    assert 0 < len(read_mesh(Path("chair.glb")).faces) <= 2000
 
 
 @pytest.mark.parametrize("name", [name for name, page in DOCS.items() if blocks(page, "sh")])
