@@ -110,16 +110,17 @@ class Jobs:
         """
         config = resolve(pipelines.get(pipeline).config, preset=preset, environment=os.environ, flags=values)
         self._refuse_more()
-        name = Path(clean_name(title)).name if title.strip() else source.stem
+        name = clean_name(title) if title.strip() else source.stem
+        kept = f"{name}{source.suffix if source.is_file() else ''}"  # so that the report has this title, too
         part = self.own / f"new-{uuid.uuid4().hex}"
         try:
             part.mkdir()
             if keep:
-                copy_by_links(source, part / INPUT / source.name)
+                copy_by_links(source, part / INPUT / kept)
             with self._lock:
                 job = self._new_id(name)
                 final = self.folder / job
-                where = final / INPUT / source.name if keep else source
+                where = final / INPUT / kept if keep else source
                 write_config(part, config, where, pipeline=pipeline, preset=preset, device=device)
                 write_ticket(part)
                 part.rename(final)
