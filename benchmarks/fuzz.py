@@ -88,7 +88,7 @@ def attempt(chosen: Seed, folder: Path, work: Path) -> dict[str, Any]:
         return {"outcome": "refused", "why": error.code}
     except MemoryError as error:
         return {"outcome": "memory", "why": _where(error)}
-    except Exception as error:
+    except BaseException as error:  # an exit, too
         return {"outcome": "exception", "why": _where(error)}
 
 
@@ -128,12 +128,18 @@ def _worker(channel: Connection, seed: int, scratch: Path) -> None:
         number = channel.recv()
         if number is None:
             return
-        chosen, data = make(number, seed, all_seeds)
-        lay_out(chosen, data, folder)
-        _forget_peak()
-        before, started = _peak(), time.monotonic()
-        result = attempt(chosen, folder, work)
-        result |= {"seconds": time.monotonic() - started, "memory": max(0, _peak() - before)}
+        started = time.monotonic()
+        try:
+            chosen, data = make(number, seed, all_seeds)
+            lay_out(chosen, data, folder)
+            _forget_peak()
+            before, started = _peak(), time.monotonic()
+            result = attempt(chosen, folder, work)
+            result |= {"seconds": time.monotonic() - started, "memory": max(0, _peak() - before)}
+        except BaseException as error:  # neither the reader's nor a file's fault, but to be looked into
+            chosen = all_seeds[number % len(all_seeds)]
+            taken = time.monotonic() - started
+            result = {"outcome": "fuzzer", "why": _where(error), "seconds": taken, "memory": 0}
         shutil.rmtree(work, ignore_errors=True)
         channel.send({"number": number, "format": chosen.format, **result})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import io
 import json
@@ -12,6 +13,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +41,8 @@ WORDS = (
     "1e-320",
 )
 WORDS += ("nan", "inf", "-inf", "1e999", "", "null", "true", "[]", "{}", '"a"', "\0", "é", "0x10", "1_000", "½", "٣")
+ODD: tuple[Any, ...] = (None, True, "", "x", [], {}, 0, -1, 0.5, 1e308, 10**400, float("nan"), float("inf"), [[]])
+ODD += ("a" * 5000, "../a", ".", "\ud800", "a\0b", [0] * 1000, {"a": 1}, "64", -1e-320)
 
 Change = Callable[[bytes, np.random.Generator], bytes]
 
@@ -202,35 +206,32 @@ def _inside_glb(data: bytes, generator: np.random.Generator) -> bytes:
 def _inside_json(data: bytes, generator: np.random.Generator) -> bytes:
     tree = json.loads(data)
     for _ in range(int(generator.integers(1, 4))):
-        places: list[tuple[object, object]] = []
-        stack = [tree]
-        while stack:
-            node = stack.pop()
-            if not isinstance(node, dict | list):
-                continue
-            for key in list(node) if isinstance(node, dict) else range(len(node)):
-                places.append((node, key))
-                stack.append(node[key])
-        if not places:
+        if not tree:
             break
-        holder, key = places[int(generator.integers(len(places)))]
+        holder, key = _place(tree, generator)
         match int(generator.integers(6)):
             case 0:
-                del holder[key]  # type: ignore[attr-defined]
+                del holder[key]
             case 1:
-                other, place = places[int(generator.integers(len(places)))]
-                try:
-                    holder[key] = json.loads(json.dumps(other[place]))  # type: ignore[index]
-                except (KeyError, IndexError):
-                    continue
+                other, place = _place(tree, generator)
+                holder[key] = json.loads(json.dumps(other[place]))
             case 2:
-                holder[key] = INTERESTING[int(generator.integers(len(INTERESTING)))]  # type: ignore[index]
+                holder[key] = INTERESTING[int(generator.integers(len(INTERESTING)))]
             case 3:
-                holder[key] = -INTERESTING[int(generator.integers(len(INTERESTING)))]  # type: ignore[index]
+                holder[key] = -INTERESTING[int(generator.integers(len(INTERESTING)))]
             case _:
-                odd = [None, True, "", "x", [], {}, 1e308, 0.5, float("nan"), [[]], "a" * 5000, "../a", [0] * 1000]
-                holder[key] = odd[int(generator.integers(len(odd)))]  # type: ignore[index]
+                holder[key] = copy.deepcopy(ODD[int(generator.integers(len(ODD)))])
     return json.dumps(tree).encode()
+
+
+def _place(tree: Any, generator: np.random.Generator) -> tuple[Any, Any]:
+    """Return a container in the tree and a key of it, those near the root more often than their number."""
+    while True:
+        keys = list(tree) if isinstance(tree, dict) else range(len(tree))
+        key = keys[int(generator.integers(len(keys)))]
+        if not isinstance(tree[key], dict | list) or not tree[key] or generator.random() < 0.25:
+            return tree, key
+        tree = tree[key]
 
 
 # --- the valid files ---

@@ -23,6 +23,8 @@ from recon.settings import settings
 
 FREE_BYTES = 200_000_000
 """Up to this size the ratio is not looked at: a small archive of flat pictures is legitimately dense."""
+DENSEST, FREE_CLOUD = 50, 20_000_000
+"""A single packed cloud may unfold to so many times its size, and to so many bytes in any case."""
 _CHUNK = 1 << 20
 _MOST_ENTRY = 512
 """Bytes that an entry of a zip's directory takes, with its name, on average, at most."""
@@ -34,6 +36,11 @@ _NO_NAME = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno
 def most_unpacked(size: int) -> int:
     """Return to how many bytes packed data of ``size`` bytes may unfold; photos stay under ten times their size."""
     return max(FREE_BYTES, settings().max_zip_ratio * size)
+
+
+def most_of_cloud(size: int) -> int:
+    """Return to how many bytes a packed cloud of ``size`` bytes may unfold; it takes many times those in memory."""
+    return max(FREE_CLOUD, DENSEST * size)
 
 
 def extract_zip(path: Path, folder: Path, events: Events, stage: str = "load") -> None:
@@ -128,7 +135,8 @@ def _target(path: Path, folder: Path, member: zipfile.ZipInfo) -> Path:
         raise InputError(f"{path.name} is protected by a password.", "Make it without one.", "archive-encrypted")
     link = stat.S_ISLNK(member.external_attr >> 16)
     target = inside(folder, name)
-    if link or target is None or ".." in _parts(name) or ":" in _parts(name)[0]:
+    steering = any(ord(sign) < 32 for sign in name)  # characters that steer the terminal on which it is shown
+    if link or target is None or steering or ".." in _parts(name) or ":" in _parts(name)[0]:
         raise _unsafe(path, f"{'the link' if link else 'a file outside of itself,'} {name[:200]!r}")
     return target
 

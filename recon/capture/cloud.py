@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.capture.archive import most_unpacked
+from recon.capture.archive import most_of_cloud
 from recon.capture.capture import Array, Capture, Points
 from recon.capture.files import CAMERA_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, broken, walk
 from recon.errors import InputError
@@ -131,12 +131,12 @@ def _bytes(path: Path) -> bytes:
         raise too_large(str(path), f"is larger than {MOST_BYTES >> 30} GiB")
     if path.suffix.lower() != ".gz":
         return path.read_bytes()
-    most = min(MOST_BYTES, most_unpacked(path.stat().st_size))
+    most = min(MOST_BYTES, most_of_cloud(path.stat().st_size))
     try:
         with gzip.open(path) as file:
             data = file.read(most + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise broken(str(path), f"it cannot be unpacked ({error})") from error
     if len(data) > most:
-        raise too_large(str(path), f"unfolds to more than {most / 1e9:.1f} GB")
+        raise too_large(str(path), f"unfolds to more than {most / 1e6:,.0f} MB")
     return data

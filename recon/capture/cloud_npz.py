@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import tokenize
 import zipfile
 import zlib
 from typing import Any
@@ -18,6 +19,7 @@ from recon.capture.capture import Points
 from recon.capture.cloud import check_count, grey_points, unit_colours
 from recon.capture.files import broken
 
+_DAMAGED = (ValueError, OSError, EOFError, KeyError, RuntimeError)
 _DENSEST = 1100
 """Times its size that anything unfolds to, at most: deflate copies up to 258 bytes for 2 bits."""
 _WIDTHS = {"points": (3,), "normals": (3,), "colors": (3, 4)}
@@ -42,7 +44,7 @@ def read_npz(data: bytes, name: str) -> Points:
                 why = f"it has no array 'points', but {kept or 'none'}"
                 raise broken(name, why, "Name the (P, 3) positions 'points'.")
             normals, rgb = (_array(archive, what, name, len(xyz)) for what in ("normals", "colors"))
-    except (ValueError, OSError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (*_DAMAGED, zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError) as error:
         raise broken(name, f"it cannot be read as arrays ({str(error).split(chr(10))[0]})") from error
     return grey_points(xyz, None if rgb is None else unit_colours(rgb[:, :3]), normals)
 

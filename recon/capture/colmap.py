@@ -216,8 +216,8 @@ def _binary_points(data: bytes) -> tuple[NDArray[np.float64], NDArray[np.uint8]]
         _, x, y, z, r, g, b, _, track = record.unpack_from(data, at)
         xyz[i], rgb[i] = (x, y, z), (r, g, b)
         at += record.size + 8 * track
-    if at > len(data):
-        raise ValueError("it ends within a point")
+        if at > len(data):
+            raise ValueError("it ends within a point")
     return xyz, rgb
 
 

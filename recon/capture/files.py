@@ -21,6 +21,7 @@ VIDEO_SUFFIXES = frozenset(
     {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp", ".wmv"}
 )
 _DRIVE = re.compile("[A-Za-z]:")
+_MOST_SHOWN = 120
 _MOST_NAME, _MOST_PATH = 255, 2048  # bytes
 JUNK = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 
@@ -120,10 +121,16 @@ def mask_of(masks: dict[str, Path], name: str) -> Path | None:
 
 
 def listed(names: Iterable[str], limit: int = 3) -> str:
-    """Return "a, b, c and 5 more"."""
+    """Return "a, b, c and 5 more", whatever strangers put into the names."""
     names = list(names)
     more = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(shown, names[:limit])) + (f" and {more} more" if more > 0 else "")
+
+
+def shown(name: str) -> str:
+    """Return a name as a message may hold it: what cannot be printed, or would steer a terminal, is replaced."""
+    short = name if len(name) <= _MOST_SHOWN else name[: _MOST_SHOWN - 1] + "…"
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in short)
 
 
 def suffixes_of(paths: Iterable[Path]) -> str:

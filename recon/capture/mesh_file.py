@@ -19,7 +19,7 @@ from recon.capture.capture import Array
 from recon.capture.colours import to_floats, to_srgb
 from recon.capture.files import broken
 from recon.capture.images import FORMATS
-from recon.capture.mesh_guard import MOST_NUMBERS, Beside, guard_3mf, guard_glb
+from recon.capture.mesh_guard import MOST_NUMBERS, Beside, guard_3mf, guard_glb, guard_obj
 from recon.capture.ply import read_ply_header
 from recon.errors import InputError
 
@@ -64,6 +64,8 @@ def read_objects(data: bytes, kind: str, path: Path) -> list[MeshObject]:
             data = guard_glb(data, path)
         elif kind == "3mf":
             guard_3mf(data, path)
+        elif kind == "obj":
+            guard_obj(data, path)
         beside = Beside(path)
         scene = trimesh.load_scene(io.BytesIO(data), kind, process=False, resolver=beside)
         if beside.refused is not None:

@@ -23,6 +23,8 @@ from recon.errors import InputError
 
 MOST_NUMBERS = 50_000_000
 """Numbers of which a mesh consists, at most, where its file is not of that size itself: an array may be used often."""
+MOST_OBJECTS, _MOST_MATERIALS, _MOST_DEPTH = 5_000, 2_000, 64
+"""Objects of a file, materials of an OBJ and objects inside each other: trimesh takes their square in time."""
 _MOST_BYTES = 1 << 30  # of a file beside the mesh
 _GLB, _JSON = struct.Struct("<4sIIII"), 0x4E4F534A
 _NUMBERS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
@@ -97,6 +99,7 @@ def guard_glb(data: bytes, path: Path) -> bytes:
         raise ValueError("it does not begin as glTF 2.0")
     tree = json.loads(data[_GLB.size : _GLB.size + length])
     _check_counts(tree, len(data), path)
+    _check_objects(tree, path)
     rest = data[_GLB.size + length :]
     dropped = False
     for index, image in enumerate(tree.get("images", [])):
@@ -137,6 +140,30 @@ def _check_counts(tree: dict[str, Any], size: int, path: Path) -> None:
         raise ValueError("a count is negative")
     if max(sum(numbers), sum(used), sum(views)) > max(MOST_NUMBERS, 4 * size):
         raise broken(path, f"it announces more than a file of {size:,} bytes holds")
+
+
+def _check_objects(tree: dict[str, Any], path: Path) -> None:
+    """Refuse more objects, or deeper ones, than can be read in a reasonable time."""
+    nodes = tree.get("nodes", [])
+    primitives = sum(len(mesh["primitives"]) for mesh in tree.get("meshes", []))
+    level, depth = list(range(len(nodes))), 0
+    while level and depth <= _MOST_DEPTH:  # whether it is a tree or turns in a circle
+        level, depth = list({child for index in level for child in nodes[index].get("children", [])}), depth + 1
+    if max(len(nodes), primitives) > MOST_OBJECTS or depth > _MOST_DEPTH:
+        what = f"more than {MOST_OBJECTS:,} objects, or objects more than {_MOST_DEPTH} deep inside each other"
+        raise broken(path, f"it has {what}", "Join its objects into one mesh.")
+
+
+def guard_obj(data: bytes, path: Path) -> None:
+    """Refuse an OBJ of more materials than can be read in a reasonable time.
+
+    Raises:
+        InputError: it has them.
+    """
+    if data.count(b"usemtl") > _MOST_MATERIALS:
+        names = {line for line in data.splitlines() if line.lstrip().startswith(b"usemtl")}
+        if len(names) > _MOST_MATERIALS:
+            raise broken(path, f"it has {len(names):,} materials", "Join them: one texture for all of the mesh.")
 
 
 def guard_3mf(data: bytes, path: Path) -> None:

@@ -156,7 +156,9 @@ def _lens(root: Path) -> tuple[NDArray[np.float64], int, int]:
         width, height = int(content["width"]), int(content["height"])
         if not (np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0 and width > 0 and height > 0):
             raise ValueError("no focal length or size")
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        if K[2].tolist() != [0, 0, 1] or K[1, 0] != 0:
+            raise ValueError("intrinsic_matrix has no third row 0 0 1")
+    except (ValueError, KeyError, TypeError, OSError, OverflowError, RecursionError) as error:
         raise InputError(
             f"{files[0]} is not Open3D's camera: {type(error).__name__}: {error}.",
             "It needs width, height and intrinsic_matrix (9 numbers, column by column).",

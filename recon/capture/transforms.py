@@ -26,6 +26,7 @@ from recon.capture.views import Rejected, check_masks, posed_view, readable, why
 from recon.errors import InputError
 from recon.events import Events
 
+_GREATEST = 1e300
 _PERSPECTIVE = {"PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV", "PERSPECTIVE"}
 _FISHEYE = {"OPENCV_FISHEYE", "FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE"}
 
@@ -116,7 +117,10 @@ def _read(file: Path) -> dict[str, Any]:
 def _read_frames(root: Path, file: Path, held_out: bool, warnings: list[str]) -> list[Frame]:
     data = _read(file)
     shared = {key: value for key, value in data.items() if key != "frames"}
-    tests = {find_photo(root, str(name)) for name in data.get("test_filenames") or data.get("val_filenames") or ()}
+    held = data.get("test_filenames") or data.get("val_filenames") or []
+    if not isinstance(held, list):
+        raise _invalid(file, 'has no list under "test_filenames" or "val_filenames"')
+    tests = {find_photo(root, str(name)) for name in held}
     frames: list[Frame] = []
     missing: list[str] = []
     poseless: list[str] = []
@@ -164,7 +168,7 @@ def viewmat_of(matrix: Any) -> NDArray[np.float64]:
     """
     try:
         pose = np.array(matrix, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError("its matrix is not made of numbers") from None
     if pose.shape not in ((4, 4), (3, 4)):
         raise ValueError("its matrix is not 4 × 4")
@@ -190,8 +194,8 @@ def _lens(fields: Mapping[str, Any], header: Header, file: Path) -> Lens:
         value = fields.get(key)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise _invalid(file, f'has no number under "{key}", but {value!r}')
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _GREATEST:
+            raise _invalid(file, f'has no number under "{key}", but {str(value)[:80]!r}')
         return float(value)
 
     width, height = number("w", header.width), number("h", header.height)
@@ -247,7 +251,7 @@ def _points(root: Path, data: dict[str, Any], warnings: list[str]) -> Points | N
     try:
         matrix = np.array(applied, np.float64)[:3, :4]
         _, _, points = read_model(model, warnings)
-    except (InputError, ValueError, TypeError, IndexError):
+    except (InputError, ValueError, TypeError, IndexError, OverflowError):
         return None
     if points is None or matrix.shape != (3, 4) or not np.isfinite(matrix).all():
         return None

@@ -25,6 +25,7 @@ from recon.errors import InputError
 MAX_TANGENT = math.tan(math.radians(60))
 _PINHOLE_AT_ZERO = frozenset({"SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV"})
 _STEP = 4  # the map is computed on every 4th pixel and is linear between: off by under 0.01 pixels for real lenses
+_MOST_SIDE = 1_000_000
 _STRIP = 64  # nodes; the map of a whole photo would need more memory than the photo
 
 
@@ -42,6 +43,15 @@ class Lens:
     params: tuple[float, ...]
     width: int
     height: int
+
+    def __post_init__(self) -> None:
+        """Refuse a size that no photo has."""
+        if not (0 < self.width < _MOST_SIDE and 0 < self.height < _MOST_SIDE):
+            raise InputError(
+                f"A camera ({self.model}) is for photos of an impossible size.",
+                "Export the cameras once more; width and height are whole numbers of pixels.",
+                "invalid-camera",
+            )
 
     def camera(self) -> pycolmap.Camera:
         """Return pycolmap's camera of this lens.

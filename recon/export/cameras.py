@@ -56,7 +56,7 @@ def read_transforms(path: Path) -> dict[str, Any]:
     with opened(path) as file:
         try:
             content = json.load(file)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _no_cameras(path, f"is no JSON ({error})") from error
     if not isinstance(content, dict) or not isinstance(content.get("frames"), list):
         raise _no_cameras(path, "has no list of frames")

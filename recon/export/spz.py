@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from recon.capture.archive import most_of_cloud
 from recon.capture.files import broken
 from recon.errors import InputError
 from recon.export.checks import check_splats
@@ -33,7 +34,6 @@ _MAGIC = b"NGSP"
 _RDF_TO_RUB = np.diag([1.0, -1.0, -1.0, 1.0])
 _COLOUR_SCALE = 0.15  # of the constant band, so that colours somewhat outside [0, 1] survive
 _SMALLEST_THREE = 511 * 2**0.5  # the three smaller components are within ±√½ and get nine bits and a sign
-_MAX_DEFLATE_RATIO = 1032
 _FIXED_MAX = 2**23 - 1
 
 
@@ -98,7 +98,7 @@ def read_spz(path: Path) -> Splats:
         rest = (degree + 1) ** 2 - 1
         widths = [9, 1, 3, 3, 3 if version == 2 else 4, 3 * rest]
         expected = count * sum(widths)
-        if expected > len(data) * _MAX_DEFLATE_RATIO:
+        if expected > most_of_cloud(len(data)):
             raise broken(path, f"it announces {count} splats, more than {len(data)} bytes can hold")
         body = inflate.decompress(inflate.unconsumed_tail, expected) if expected else b""
     except zlib.error as error:
