@@ -239,11 +239,9 @@ class Jobs:
         """Return the jobs, newest first; arguments as of :meth:`app.index.Index.jobs`."""
         return self._index.jobs(words, limit)
 
-    def current(self) -> str:
-        """Return the job that a new visitor wants to see: one that runs, else the newest; empty before the first."""
-        found = self._index.jobs()
-        running = [job.id for job in found if job.status == "running"]
-        return next(iter([*running, *(job.id for job in found)]), "")
+    def running(self) -> str:
+        """Return the newest job that runs; empty where none does."""
+        return next((job.id for job in self._index.jobs() if job.status == "running"), "")
 
     def file(self, job: str, name: str) -> Path | None:
         """Return a job's file that may be shown or taken away; None if there is no such job or file."""

@@ -187,9 +187,8 @@ class Page:
         if job:
             with suppress(ReconError):
                 return [job, gr.update(selected="result" if self.jobs.state(job).status == "done" else "live")]
-        job = self.jobs.current()
-        busy = bool(job) and self.jobs.state(job).busy
-        return [job, gr.update(selected="live" if busy else "new")]
+        job = self.jobs.running()
+        return [job, gr.update(selected="live") if job else gr.skip()]
 
     def look(self, seen: dict[str, Any], job: str, side: str, what: str, words: str) -> list[Any]:
         """Return what a tab has seen now, and an update for each of SHOWN that is not as it has ``seen`` it.
@@ -207,6 +206,10 @@ class Page:
         wanted = self._live(state)
         if side == "result":
             wanted |= self._result(state, what)
+            before = seen.get("model", {})
+            if before.get("visible") is not True or before.get("value") not in (None, wanted["model"]["value"]):
+                # A viewer that comes with its model stays empty, and one of splats trips over a mesh.
+                wanted["model"] = {"value": None, "visible": wanted["model"]["visible"]}
         if side == "jobs":
             found = self.jobs.listing(words or "", LISTED + 1)
             wanted["cards"] = {"value": page_list.cards(found[:LISTED], len(found) > LISTED, words or "")}

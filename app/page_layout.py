@@ -172,7 +172,6 @@ def _result(shown: dict[str, Any]) -> dict[str, Any]:
             shown["what"] = gr.Radio(
                 [("Splats", "splats"), ("Mesh", "mesh")], value="splats", show_label=False, container=False
             )
-            # Only hidden, not left out: a viewer that comes onto the page together with its model stays empty.
             shown["model"] = gr.Model3D(label="3D view", visible="hidden", interactive=False, height=460)
             shown["compare"] = gr.HTML(visible=False, padding=False)
         with gr.Column(scale=2, min_width=320):

@@ -17,9 +17,10 @@ MARKS = {"waiting": "", "running": "", "done": "✓", "cached": "✓", "ended": 
 
 WELCOME = """
 <div class="eg-welcome">
-<h3>Nothing reconstructed yet</h3>
-<p>Drop photos, a video or a scan under <b>New</b>. Good captures: 20 to 100 photos all around the thing, each
-overlapping the last by two thirds, sharp, in even light. The thing stays where it is; you walk around it.</p>
+<h3>Nothing to watch yet</h3>
+<p>Open a job under <b>Jobs</b>, or drop photos, a video or a scan under <b>New</b>. Good captures: 20 to 100 photos all
+around the thing, each overlapping the last by two thirds, sharp, in even light. The thing stays where it is; you walk
+around it.</p>
 </div>
 """
 

@@ -21,7 +21,8 @@ REPORT = "report.html"
 def summary(state: JobState | None, facts: Sequence[tuple[str, str]]) -> str:
     """Return title, figures, facts about the mesh, and warnings."""
     if state is None:
-        return ""
+        text = "No job is chosen. Open one under <b>Jobs</b>, or begin one under <b>New</b>."
+        return f'<div class="eg-welcome"><p>{text}</p></div>'
     if state.status != "done" or state.result is None:
         text = (
             ("It is not done yet.", "Watch it under Live.")

@@ -124,7 +124,7 @@ def test_a_server_that_is_killed_loses_nothing(jobs, numbers, wait, toy_command)
     wait(jobs, first, "running")
     jobs._line._closed.set()  # as good as killed: it starts nothing any more
     other = Jobs(jobs.folder, load({"min_free_gb": 0}), toy_command)
-    assert other.current() == first
+    assert other.running() == first
     while (state := other.state(first)).status == "running":
         assert other.state(second).status == "queued"
         assert state.stages[1].step <= 150
