@@ -210,6 +210,8 @@ class Page:
             if before.get("visible") is not True or before.get("value") not in (None, wanted["model"]["value"]):
                 # A viewer that comes with its model stays empty, and one of splats trips over a mesh.
                 wanted["model"] = {"value": None, "visible": wanted["model"]["visible"]}
+        elif seen.get("model", {}).get("value"):
+            wanted["model"] = {**seen["model"], "value": None}  # it would go on drawing where nobody sees it
         if side == "jobs":
             found = self.jobs.listing(words or "", LISTED + 1)
             wanted["cards"] = {"value": page_list.cards(found[:LISTED], len(found) > LISTED, words or "")}

@@ -24,12 +24,12 @@ def summary(state: JobState | None, facts: Sequence[tuple[str, str]]) -> str:
         text = "No job is chosen. Open one under <b>Jobs</b>, or begin one under <b>New</b>."
         return f'<div class="eg-welcome"><p>{text}</p></div>'
     if state.status != "done" or state.result is None:
-        text = (
+        told = (
             ("It is not done yet.", "Watch it under Live.")
             if state.busy
             else ("It has no result.", "Resume it under Live.")
         )
-        return f'<div class="eg-job">{head(state)}{box("note", *text)}</div>'
+        return f'<div class="eg-job">{head(state)}{box("note", *told)}</div>'
     result = state.result
     cards = [card(name, value) for name, value in result["metrics"].items() if name not in INTERNAL]
     known = dict(facts)

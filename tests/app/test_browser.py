@@ -208,8 +208,10 @@ def _painted(page) -> bool:
     try:
         box = page.locator("canvas").first.bounding_box(timeout=1_000)
         shot = page.screenshot(clip=box)
-    except playwright.Error:  # it is not there yet, or another one takes its place
+    except playwright.Error as e:
+        print("PAINT", e, flush=True)
         return False
+    Path("/work/tmp/ui/painted.png").write_bytes(shot)
     pixels = np.asarray(Image.open(io.BytesIO(shot)).convert("L"), np.float32)
     inner = pixels[pixels.shape[0] // 4 : -pixels.shape[0] // 4, pixels.shape[1] // 4 : -pixels.shape[1] // 4]
     return float(inner.std()) > 3
