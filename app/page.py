@@ -293,7 +293,7 @@ class Page:
     # --- helpers ---
 
     def _state(self, job: str) -> JobState | None:
-        with suppress(ReconError):
+        with suppress(ReconError, OSError):  # it may be deleted at this very instant
             return self.jobs.state(job) if job else None
         return None
 

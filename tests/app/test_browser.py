@@ -94,7 +94,7 @@ def visit(browser, served):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         windows.append(context)
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(60_000)
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(address + query)
@@ -206,12 +206,11 @@ def test_from_photos_to_a_file(visit, capture, tmp_path):
 def _painted(page) -> bool:
     """Whether the 3D view shows more than its background."""
     try:
+        page.locator("canvas").first.scroll_into_view_if_needed(timeout=1_000)
         box = page.locator("canvas").first.bounding_box(timeout=1_000)
         shot = page.screenshot(clip=box)
-    except playwright.Error as e:
-        print("PAINT", e, flush=True)
+    except playwright.Error:  # it is not there yet, or another one takes its place
         return False
-    Path("/work/tmp/ui/painted.png").write_bytes(shot)
     pixels = np.asarray(Image.open(io.BytesIO(shot)).convert("L"), np.float32)
     inner = pixels[pixels.shape[0] // 4 : -pixels.shape[0] // 4, pixels.shape[1] // 4 : -pixels.shape[1] // 4]
     return float(inner.std()) > 3
