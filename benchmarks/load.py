@@ -68,6 +68,7 @@ class Visitor:
 
     def __init__(self, client: httpx.AsyncClient, number: int, look: dict[str, Any], inspect: int) -> None:
         self.client, self.number, self._look, self._inspect = client, number, look, inspect
+        self._files = [("files", (f"IMG_{i}.jpg", photo(number, i), "image/jpeg")) for i in range(PHOTOS)]
         self.times: dict[str, list[float]] = {}
         self.errors: list[str] = []
 
@@ -75,8 +76,7 @@ class Visitor:
         """Load the page, upload, watch for so long."""
         end = time.monotonic() + seconds
         await self._timed("page", "GET", "/")
-        files = [("files", (f"IMG_{i}.jpg", photo(self.number, i), "image/jpeg")) for i in range(PHOTOS)]
-        uploaded = await self._timed("upload", "POST", "/gradio_api/upload", files=files)
+        uploaded = await self._timed("upload", "POST", "/gradio_api/upload", files=self._files)
         if uploaded is not None:
             await self._inspected(uploaded.json())
         while time.monotonic() < end:
