@@ -113,6 +113,8 @@ def state_json(state: JobState) -> dict[str, Any]:
         link(state.id, str(state.preview.relative_to(state.folder.resolve()))) if state.preview else None
     )
     values["exports"] = {name: link(state.id, name) for name in state.exports}
+    if state.error is not None:
+        values["error"] = [state.error[0], HINTS.get(state.error[1], state.error[1])]
     values["busy"], values["resumable"] = state.busy, state.resumable
     return values
 

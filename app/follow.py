@@ -40,8 +40,9 @@ class Follower:
         stages: in the pipeline's order.
         metrics: the newest value of each.
         preview: newest picture, relative to the job; empty when there is none.
-        curve: (seconds since the run began, metric by name) of :data:`CURVES`, thinned out as it grows.
+        curve: (seconds of work, metric by name) of :data:`CURVES`, thinned out as it grows.
         warnings: each once.
+        spent: seconds that earlier runs worked.
         began: when the run that is going on, or was the last, began; seconds since the epoch, 0 before.
         latest: time of the newest event.
     """
@@ -52,6 +53,7 @@ class Follower:
     preview: str = ""
     curve: list[tuple[float, dict[str, float]]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    spent: float = 0.0
     began: float = 0.0
     latest: float = 0.0
     _offset: int = 0
@@ -82,10 +84,10 @@ class Follower:
         return next((stage for stage in self.stages if stage.state == "running"), None)
 
     def _take(self, event: dict[str, Any]) -> None:
-        self.latest = float(event["time"])
+        before, self.latest = self.latest, float(event["time"])
         match event["event"]:
             case "StageStarted":
-                self._start(str(event["stage"]), bool(event["cached"]))
+                self._start(str(event["stage"]), bool(event["cached"]), before)
             case "Progress":
                 if stage := self._stage(str(event["stage"])):
                     stage.step, stage.total, stage.eta = int(event["step"]), int(event["total"]), event["eta"]
@@ -104,12 +106,13 @@ class Follower:
                 if event["message"] not in self.warnings:
                     self.warnings.append(str(event["message"]))
 
-    def _start(self, name: str, cached: bool) -> None:
+    def _start(self, name: str, cached: bool, before: float) -> None:
         names = [stage.name for stage in self.stages]
         if name not in names:
             return
         place = names.index(name)
         if place == 0:
+            self.spent += max(0.0, before - self.began) if self.began else 0.0
             self.began = self.latest
         # A resumed run announces its stages once more: whatever comes after this one is to be done again.
         self.stages[place:] = [StageState(other) for other in names[place:]]
@@ -118,7 +121,7 @@ class Follower:
     def _draw(self, values: dict[str, float]) -> None:
         if not values or (self.curve and self.curve[-1][1] == values):  # told at every step, measured now and then
             return
-        self.curve.append((self.latest - self.began, values))
+        self.curve.append((self.spent + self.latest - self.began, values))
         if len(self.curve) > POINTS:
             self.curve = [*self.curve[:-1:2], self.curve[-1]]
 

@@ -142,7 +142,8 @@ class JobView:
             return float(result["seconds"]["total"])
         if status in ("queued", "starting"):
             return 0.0
-        return (self._follower.latest if status == "interrupted" else time.time()) - self._follower.began
+        now = self._follower.latest if status == "interrupted" else time.time()
+        return self._follower.spent + now - self._follower.began
 
     def _error(self, status: Status, result: Mapping[str, Any] | None) -> tuple[str, str] | None:
         if status == "interrupted":

@@ -33,12 +33,15 @@ from recon.job import Job, is_job, write_config
 from recon.settings import Settings, as_environment, settings
 
 EXPORT_SECONDS = 600
+PICTURE = "picture"
+"""Stands for a job's newest or best picture, whichever that is when somebody asks."""
+
 WATCHED = 16
 """Jobs whose events are kept in mind; others are read again when somebody looks at them."""
 
 FORMATS = {
     "splats": (".ply", ".splat", ".spz"),
-    "mesh": (".glb", ".zip", ".obj", ".stl", ".ply", ".3mf"),
+    "mesh": (".zip", ".obj", ".stl", ".ply", ".3mf", ".glb"),
 }
 """What can be exported of what; a .zip is an OBJ with its texture."""
 
@@ -91,6 +94,7 @@ class Jobs:
         title: str = "",
         device: str = "cpu",
         keep: bool = False,
+        made: Path | None = None,
     ) -> str:
         """Put a job into the line.
 
@@ -101,6 +105,7 @@ class Jobs:
             title: what to call it; the capture's name where empty.
             device: ``cpu`` or ``cuda``.
             keep: the job shall have its own copy of the capture (by links where the disk allows).
+            made: a job of the same capture and pipeline, whose finished stages hold for this one where settings agree.
 
         Returns:
             Its id.
@@ -117,6 +122,10 @@ class Jobs:
             part.mkdir()
             if keep:
                 copy_by_links(source, part / INPUT / kept)
+            if made is not None:
+                for folder in ("stages", "exports"):  # no links: a stage may change its files in place
+                    if (made / folder).is_dir():
+                        shutil.copytree(made / folder, part / folder)
             with self._lock:
                 job = self._new_id(name)
                 final = self.folder / job
@@ -135,7 +144,9 @@ class Jobs:
         source = source_of(opened)
         own = source.is_relative_to(opened.folder)
         device = str(opened.header["device"])
-        return self.begin(source, pipeline, preset, values, title=title or source.stem, device=device, keep=own)
+        made = opened.folder if pipeline == opened.pipeline and not opened.running else None
+        title = title or source.stem
+        return self.begin(source, pipeline, preset, values, title=title, device=device, keep=own, made=made)
 
     def cancel(self, job: str) -> None:
         """Ask a job to stop; it does so within two seconds and can be resumed. One that has ended stays as it is.
@@ -245,6 +256,9 @@ class Jobs:
 
     def file(self, job: str, name: str) -> Path | None:
         """Return a job's file that may be shown or taken away; None if there is no such job or file."""
+        if name == PICTURE and self._exists(job):
+            pictures = sorted((self.folder / job / "previews").glob("*.jpg"))  # numbers, then names: hero.jpg is last
+            name = f"previews/{pictures[-1].name}" if pictures else ""
         parts = name.split("/")
         if parts[0] not in ("exports", "previews", "stages", "report.html") or ".." in parts or not self._exists(job):
             return None

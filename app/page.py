@@ -37,7 +37,7 @@ LISTED = 60
 OWN = "own"
 
 LIVE = ("progress", "curve", "preview", "log", "cancel", "resume", "to_result")
-RESULT = ("summary", "what", "model", "compare", "video", "downloads", "export")
+RESULT = ("summary", "what", "model", "compare", "video", "downloads", "export", "format")
 SHOWN = (*LIVE, *RESULT, "cards", "tabs")
 """What :meth:`Page.look` updates, in this order."""
 
@@ -241,6 +241,7 @@ class Page:
     def _result(self, state: JobState | None, what: str) -> dict[str, dict[str, Any]]:
         done = state if state is not None and state.status == "done" else None
         model, facts = (self._model(done, what), self._facts(done)) if done is not None else (None, ())
+        formats = self._formats(done) if done is not None else []
         parts = {
             "summary": page_result.summary(state, facts),
             "compare": page_result.compare(done, pairs(done.folder) if done is not None else ()),
@@ -251,7 +252,8 @@ class Page:
             **{name: {"value": text, "visible": bool(text)} for name, text in parts.items()},
             "what": {"visible": done is not None and {"splats", "mesh"} <= set(self._made(done))},
             "model": {"value": self._serve(model), "visible": True if model is not None else "hidden"},
-            "export": {"visible": done is not None and bool(self._formats(done))},
+            "export": {"visible": bool(formats)},
+            "format": {"choices": formats, "value": formats[-1] if formats else None},
         }
 
     def _model(self, state: JobState, what: str) -> Path | None:

@@ -93,7 +93,7 @@ def lay_out(page: Page) -> gr.Blocks:
         shown["to_result"].click(lambda: gr.update(selected="result"), None, shown["tabs"], **QUIET)
         export["write"].click(
             page.export,
-            [chosen, export["format"], export["faces"], export["texture"]],
+            [chosen, shown["format"], export["faces"], export["texture"]],
             export["notice"],
             api_visibility="private",
         ).then(**looking)
@@ -170,7 +170,7 @@ def _result(shown: dict[str, Any]) -> dict[str, Any]:
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
             shown["what"] = gr.Radio(
-                [("Splats", "splats"), ("Mesh", "mesh")], value="splats", show_label=False, container=False
+                [("Splats", "splats"), ("Mesh", "mesh")], value="mesh", show_label=False, container=False
             )
             shown["model"] = gr.Model3D(label="3D view", visible="hidden", interactive=False, height=460)
             shown["compare"] = gr.HTML(visible=False, padding=False)
@@ -178,7 +178,7 @@ def _result(shown: dict[str, Any]) -> dict[str, Any]:
             shown["downloads"] = gr.HTML(visible=False, padding=False)
             with gr.Group(visible=False) as shown["export"]:
                 formats = [f"{kind} {suffix}" for kind, suffixes in FORMATS.items() for suffix in suffixes]
-                export["format"] = gr.Dropdown(formats, value="mesh .glb", label="Another format")
+                shown["format"] = gr.Dropdown(formats, value="mesh .glb", label="Another format")
                 with gr.Row():
                     export["faces"] = gr.Number(label="Faces at most", info="Of a mesh; 0: all.", precision=0)
                     export["texture"] = gr.Dropdown(

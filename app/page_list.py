@@ -8,6 +8,7 @@ from html import escape
 
 from app.files import link
 from app.job_state import BUSY, Summary
+from app.jobs import PICTURE
 from app.page_view import badge, bytes_text, number, took
 
 SCRIPT = """
@@ -33,11 +34,8 @@ def cards(jobs: Sequence[Summary], more: bool, words: str) -> str:
 
 def _card(job: Summary) -> str:
     name = escape(job.title)
-    picture = (
-        f'<img loading="lazy" alt="" src="{escape(link(job.id, job.picture))}">'
-        if job.picture
-        else '<span class="eg-blank" aria-hidden="true"></span>'
-    )
+    image = f'<img loading="lazy" alt="" src="{escape(link(job.id, PICTURE))}" onerror="this.remove()">'
+    picture = f'<span class="eg-blank" aria-hidden="true">{image}</span>'
     facts = [time.strftime("%d %b %Y %H:%M", time.localtime(job.created)), f"{job.pipeline} · {job.preset}"]
     facts += [took(job.seconds)] if job.seconds else []
     facts += [f"{number(job.metrics['psnr'])} dB"] if "psnr" in job.metrics else []

@@ -13,7 +13,7 @@ from app.page_view import title as words
 LIVE = ("psnr", "validation_psnr", "distance", "splats", "faces")
 """What is worth watching while it runs."""
 
-MARKS = {"waiting": "", "running": "", "done": "✓", "cached": "✓", "ended": "×"}
+MARKS = {"waiting": "", "running": "", "done": "✓", "cached": "✓", "ended": "×", "stopped": "–"}
 
 WELCOME = """
 <div class="eg-welcome">
@@ -47,7 +47,7 @@ def progress(state: JobState | None) -> str:
         parts.append(box("note", "Waiting for its turn: one job runs at a time.", others))
     elif state.busy:
         parts.append(_now(state))
-    parts.append(f'<ol class="eg-stages">{"".join(map(_stage, state.stages))}</ol>')
+    parts.append(f'<ol class="eg-stages">{"".join(_stage(stage, state.status) for stage in state.stages)}</ol>')
     if state.error is not None:
         parts.append(box("note" if state.status == "cancelled" else "error", *state.error))
     if state.status == "done":
@@ -106,7 +106,7 @@ def log(state: JobState | None) -> str:
     """Return the end of what the job said, folded away."""
     if state is None or not state.log:
         return ""
-    return f'<details class="eg-log"><summary>Log</summary><pre>{escape(state.log)}</pre></details>'
+    return f'<details class="eg-log"><summary>Log</summary><div><pre>{escape(state.log)}</pre></div></details>'
 
 
 def _now(state: JobState) -> str:
@@ -132,10 +132,11 @@ def _now(state: JobState) -> str:
     )
 
 
-def _stage(stage: StageState) -> str:
+def _stage(stage: StageState, status: str) -> str:
+    style = "stopped" if stage.state == "ended" and status == "cancelled" else stage.state
     told = {"cached": "done before", "done": took(stage.seconds)}.get(stage.state, "")
     current = ' aria-current="step"' if stage.state == "running" else ""
     return (
-        f'<li class="eg-{stage.state}"{current}><i>{MARKS[stage.state]}</i>'
+        f'<li class="eg-{style}"{current}><i>{MARKS[style]}</i>'
         f"<span>{escape(words(stage.name))}</span><small>{told}</small></li>"
     )

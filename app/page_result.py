@@ -31,8 +31,9 @@ def summary(state: JobState | None, facts: Sequence[tuple[str, str]]) -> str:
         )
         return f'<div class="eg-job">{head(state)}{box("note", *told)}</div>'
     result = state.result
-    cards = [card(name, value) for name, value in result["metrics"].items() if name not in INTERNAL]
     known = dict(facts)
+    hidden = {*INTERNAL, *known, *(("watertight", "components") if known else ())}
+    cards = [card(name, value) for name, value in result["metrics"].items() if name not in hidden]
     cards += [card(name, value) for name, value in result["counts"].items() if value and name not in known]
     cards += [card(name, value) for name, value in facts]
     cards.append(card("time", took(result["seconds"]["total"])))

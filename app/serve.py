@@ -88,11 +88,15 @@ def check_address(host: str, port: int, password: str | None) -> None:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(address)
     except OSError as error:
-        raise InputError(
-            f"Cannot listen on {host}, port {port}: {error.strerror}.",
-            "Give --port another number, such as 7861; or --host an address of this machine.",
-            "port-taken",
-        ) from None
+        raise _taken(host, port, str(error.strerror)) from None
+
+
+def _taken(host: str, port: int, why: str) -> InputError:
+    return InputError(
+        f"Cannot listen on {host}, port {port}: {why}.",
+        "Give --port another number, such as 7861; or --host an address of this machine.",
+        "port-taken",
+    )
 
 
 def _is_loopback(host: str) -> bool:
@@ -142,6 +146,10 @@ def launched(page: Page, chosen: Settings) -> Iterator[str]:
             ),
             css_paths=Path(__file__).with_name("page.css"),
         )
+    except OSError:  # somebody was quicker
+        blocks.close(verbose=False)
+        raise _taken(chosen.host, chosen.port, "Address already in use") from None
+    try:
         yield address
     finally:
         blocks.close(verbose=False)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recon.capture.content import content_suffix, kind_of
-from recon.capture.files import CAMERA_SUFFIXES
+from recon.capture.files import CAMERA_SUFFIXES, is_junk
 from recon.errors import InputError
 from recon.settings import settings
 
@@ -52,6 +52,7 @@ def receive(files: Sequence[Path], folder: Path) -> Path:
     Raises:
         InputError: nothing, too much, or something that is no capture; ``folder`` is not made.
     """
+    files = [file for file in files if not is_junk(file.name)]  # what systems leave in a folder that is dropped whole
     suffixes = _check(files)
     names = unique_names([f"{_stem(file)}{suffix}" for file, suffix in zip(files, suffixes, strict=True)])
     single = len(files) == 1

@@ -27,7 +27,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from app.worker import owner
+from app.worker import PRINTED, owner
 from benchmarks.tables import machine, print_table, write_section
 from recon.job import Job, is_job
 from recon.job_files import PART, read_json
@@ -172,15 +172,15 @@ def harm_batch(folder: Path, kills: int, dice: random.Random, told: Counter[str]
 def rubbish(folder: Path) -> list[str]:
     """Return files that are half-written, and JSON that does not parse."""
     found = [str(path) for path in folder.rglob(f"{PART}*")]
-    for path in folder.rglob("*.json"):
-        if read_json(path) is None and path.stat().st_size:
-            found.append(str(path))
-    for path in folder.rglob("events.jsonl"):
-        for line in path.read_bytes().splitlines():
-            try:
-                json.loads(line)
-            except ValueError:
-                found.append(f"{path}: {line[:60]!r}")
+    for path in (*folder.rglob("*.json"), *folder.rglob("events.jsonl")):
+        if path.name == PRINTED:  # a worker's last words, which a kill cuts off
+            continue
+        text = path.read_text()
+        try:
+            for part in text.splitlines() if path.suffix == ".jsonl" else [text]:
+                json.loads(part)
+        except ValueError as error:
+            found.append(f"{path}: {error}")
     return found
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from recon.config import ENVIRONMENT, Config, read_yaml, resolve, setting
+from recon.errors import InputError
 
 FILE = f"{ENVIRONMENT}SETTINGS"
 """The variable that names the settings file."""
@@ -62,7 +63,12 @@ def load(
     """
     environment = os.environ if environment is None else environment
     path, values = _file(environment, file)
-    return resolve(Settings, file=values, file_name=str(path), environment=environment, flags=flags)
+    try:
+        return resolve(Settings, file=values, file_name=str(path), environment=environment, flags=flags)
+    except InputError as error:
+        if error.code == "bad-setting":
+            error.hint = "See 'recon serve --help' for every setting of the machine and its range."
+        raise
 
 
 @cache

@@ -198,7 +198,7 @@ def test_from_photos_to_a_file(visit, capture, tmp_path):
         page.locator("a.eg-report").click()
     assert "Fruit" in opened.value.locator("h1").inner_text()
     opened.value.close()  # a page behind another one does not draw
-    for name in ("Splats", "Mesh"):
+    for name in ("Mesh", "Splats"):
         page.get_by_label(name, exact=True).check()
         wait_until(lambda: _painted(page), 90)
 

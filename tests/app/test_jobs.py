@@ -40,8 +40,13 @@ def test_a_job_runs_in_a_process_and_is_followed(jobs, numbers, wait):
     assert [stage.state for stage in state.stages] == ["done"] * 3
     assert state.stages[1].step == state.stages[1].total == 60
     assert state.result["metrics"]["psnr"] == pytest.approx(state.metrics["psnr"])
+    assert jobs.file(job, "picture") is None
+    pictures = state.folder / "previews"
+    pictures.mkdir()
+    for name in ("000010.jpg", "000200.jpg"):
+        (pictures / name).write_text(name)
+    assert jobs.file(job, "picture") == (pictures / "000200.jpg").resolve()
     assert state.curve[-1][1]["psnr"] == pytest.approx(state.metrics["psnr"])
-    assert [time for time, _ in state.curve] == sorted(time for time, _ in state.curve)
     assert state.warnings == ("one number looks odd",)
     assert state.exports["exports/report.txt"].read_text().startswith("mean ")
     assert "walk" in state.log
@@ -82,6 +87,9 @@ def test_cancel_takes_effect_at_once_and_resume_goes_on(jobs, numbers, wait):
     state = wait(jobs, job, "running")
     while not state.stages[1].step:
         state = wait(jobs, job, "running")
+    times = [time for time, _ in state.curve]
+    assert times == sorted(times), "the curve goes on"
+    assert state.seconds >= times[-1]
     assert state.stages[0].state == "cached"
     assert state.stages[1].step >= reached - 10, "it goes on from its checkpoint"
     assert "title: so far" in (jobs.folder / job / "config.yaml").read_text()
@@ -176,11 +184,12 @@ def test_a_job_killed_while_no_server_ran_is_interrupted_and_resumable(jobs, num
 def test_a_clone_has_the_capture_and_other_settings_and_outlives_the_first(jobs, numbers, wait):
     first = begin(jobs, numbers, keep=True, steps=5)
     wait(jobs, first, "done")
-    second = jobs.clone(first, "toy", "fast", {"title": "again"})
+    second = jobs.clone(first, "toy", "fast", {"steps": 5, "title": "again"})
     jobs.delete(first)
     state = wait(jobs, second, "done")
     assert state.exports["exports/report.txt"].read_text().startswith("again ")
     assert state.preset == "fast"
+    assert [stage.state for stage in state.stages] == ["cached", "cached", "done"], "what agrees is not done again"
     own = source_of(Job.open(jobs.folder / second))
     assert own == jobs.folder / second / "input" / "numbers"
     assert (numbers / "a.txt").exists()
