@@ -36,7 +36,7 @@ def lay_out(page: Page) -> gr.Blocks:
 
     with gr.Blocks(title="Egregium", analytics_enabled=False, delete_cache=(3600, 86_400)) as blocks:
         add_api(page)  # first, so that the end points get their plain names
-        gr.HTML(TITLE, padding=False)
+        _html(TITLE)
         seen, side, draft = gr.State({}), gr.State("new"), gr.State({})
         chosen = gr.Textbox(visible="hidden", label="Job")
         timer = gr.Timer(TICK)
@@ -50,7 +50,7 @@ def lay_out(page: Page) -> gr.Blocks:
                 export = _result(shown)
             with gr.Tab("Jobs", id="jobs") as listed:
                 words = gr.Textbox(label="Find", placeholder="words of a name, pipeline or state", max_lines=1)
-                told = gr.HTML(padding=False, elem_classes="eg-told")
+                told = _html(elem_classes="eg-told")
                 shown["cards"] = gr.HTML(js_on_load=page_list.SCRIPT, padding=False)
 
         looking: dict[str, Any] = {
@@ -114,6 +114,11 @@ def lay_out(page: Page) -> gr.Blocks:
     return blocks
 
 
+def _html(value: str = "", **options: Any) -> gr.HTML:
+    """Return words on the page that nobody clicks: Gradio's own script for that trips over what comes and goes."""
+    return gr.HTML(value, padding=False, js_on_load=None, **options)
+
+
 def _new(page: Page, own: str) -> dict[str, Any]:
     form: dict[str, Any] = {}
     with gr.Row(equal_height=False):
@@ -123,8 +128,8 @@ def _new(page: Page, own: str) -> dict[str, Any]:
             form["files"] = gr.File(
                 file_count="multiple", label="Photos, a zip, a video, a point cloud or a mesh", height=180
             )
-            form["found"] = gr.HTML(visible=False, padding=False)
-            form["strip"] = gr.HTML(visible=False, padding=False)
+            form["found"] = _html(visible=False)
+            form["strip"] = _html(visible=False)
         with gr.Column(scale=2, min_width=320):
             form["pipeline"] = gr.Radio(pipeline_choices(page.names), label="Make", visible=False)
             presets = list(pipelines.get(page.names[0]).config.presets)
@@ -139,7 +144,7 @@ def _new(page: Page, own: str) -> dict[str, Any]:
                 label="Name", max_lines=1, max_length=80, info="Whatever you call it; may be left out."
             )
             form["start"] = gr.Button("Reconstruct", variant="primary", size="lg", interactive=False)
-            form["notice"] = gr.HTML(padding=False)
+            form["notice"] = _html()
             form["groups"], form["fields"] = [], []
             for name in page.names:
                 with gr.Accordion(f"Advanced: settings of {name}", open=False, visible=False) as group:
@@ -151,31 +156,31 @@ def _new(page: Page, own: str) -> dict[str, Any]:
 def _live(shown: dict[str, Any]) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=320):
-            shown["progress"] = gr.HTML(page_live.progress(None), padding=False)
+            shown["progress"] = _html(page_live.progress(None))
             with gr.Row():
                 shown["cancel"] = gr.Button("Cancel", variant="stop", visible=False, scale=0, min_width=160)
                 shown["resume"] = gr.Button("Resume", variant="primary", visible=False, scale=0, min_width=160)
                 shown["to_result"] = gr.Button(
                     "See the result", variant="primary", visible=False, scale=0, min_width=160
                 )
-            shown["curve"] = gr.HTML(visible=False, padding=False)
+            shown["curve"] = _html(visible=False)
         with gr.Column(scale=3, min_width=320):
-            shown["preview"] = gr.HTML(visible=False, padding=False)
-            shown["log"] = gr.HTML(visible=False, padding=False)
+            shown["preview"] = _html(visible=False)
+            shown["log"] = _html(visible=False)
 
 
 def _result(shown: dict[str, Any]) -> dict[str, Any]:
     export: dict[str, Any] = {}
-    shown["summary"] = gr.HTML(padding=False)
+    shown["summary"] = _html()
     with gr.Row(equal_height=False):
         with gr.Column(scale=3, min_width=320):
             shown["what"] = gr.Radio(
                 [("Splats", "splats"), ("Mesh", "mesh")], value="mesh", show_label=False, container=False
             )
             shown["model"] = gr.Model3D(label="3D view", visible="hidden", interactive=False, height=460)
-            shown["compare"] = gr.HTML(visible=False, padding=False)
+            shown["compare"] = _html(visible=False)
         with gr.Column(scale=2, min_width=320):
-            shown["downloads"] = gr.HTML(visible=False, padding=False)
+            shown["downloads"] = _html(visible=False)
             with gr.Group(visible=False) as shown["export"]:
                 formats = [f"{kind} {suffix}" for kind, suffixes in FORMATS.items() for suffix in suffixes]
                 shown["format"] = gr.Dropdown(formats, value="mesh .glb", label="Another format")
@@ -188,6 +193,6 @@ def _result(shown: dict[str, Any]) -> dict[str, Any]:
                         info="Pixels, for .glb, .obj, .zip.",
                     )
                 export["write"] = gr.Button("Write it")
-            export["notice"] = gr.HTML(padding=False)
-            shown["video"] = gr.HTML(visible=False, padding=False)  # gr.Video wants a copy of every job's file
+            export["notice"] = _html()
+            shown["video"] = _html(visible=False)  # gr.Video wants a copy of every job's file
     return export

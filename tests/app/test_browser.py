@@ -225,9 +225,7 @@ def test_jobs_are_cloned_and_deleted(visit, served):
     assert page.get_by_label("fast").is_checked()
     page.get_by_label("Name").fill("Twin")
     page.get_by_role("button", name="Reconstruct").click()
-    page.get_by_text("Running", exact=True).wait_for()
-    page.get_by_role("button", name="Cancel").click()
-    page.get_by_text("Cancelled", exact=True).wait_for()
+    page.get_by_role("heading", name="Take away").wait_for()  # soon: nothing was changed, and nothing is done again
     side(page, "Jobs")
     asked = []
     page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.accept()))
