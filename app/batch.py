@@ -16,6 +16,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -71,8 +72,8 @@ def batch(arguments: argparse.Namespace) -> int:
         with board(len(tasks)) as shown:
             for warning in (*warnings, *more):
                 shown.say(f"warning: {warning}")
-            asked = lambda: shown.say("Stopping … (Ctrl-C again stops at once; --resume goes on either way)")  # noqa: E731
-            with stoppable(stop, asked):
+            text = "Stopping … (Ctrl-C again stops at once; --resume goes on either way)"
+            with stoppable(stop, partial(shown.say, text)):
                 runs = run_all(tasks, engine, stop, shown, summary := Summary(out), arguments.resume)
             shown.say(f"{totals(runs)}; see {out / 'summary.html'}")
     if arguments.json:

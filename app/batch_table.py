@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from app.batch_jobs import Run
-from app.console import LINE_SECONDS, duration, numbers
+from app.console import LINE_SECONDS, Speaker, duration, numbers
 from app.follow import StageState
 
 MARKS = {"waiting": "·", "running": "›", "done": "✓", "failed": "✗", "cancelled": "–"}
@@ -43,7 +43,7 @@ def board(count: int) -> Iterator[Board]:
         yield Lines(count)
 
 
-class Lines:
+class Lines(Speaker):
     """Plain lines; goes silent when nobody reads them any more."""
 
     def __init__(self, count: int) -> None:
@@ -67,13 +67,6 @@ class Lines:
         self.say(f"[{self._over}/{self._count}] {run.task.name}: {verdict(run)}")
         if hint := reason(run)[1]:
             self.say(f"    hint: {hint}")
-
-    def say(self, text: str) -> None:
-        """Print a line."""
-        try:
-            print(text, file=sys.stderr, flush=True)
-        except OSError:
-            self.say = lambda text: None  # type: ignore[method-assign]
 
 
 class Table:

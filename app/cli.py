@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -288,8 +289,8 @@ def _watched(events: Events) -> Iterator[tuple[Events, Display]]:
     from app.signals import stoppable
 
     with display(events) as shown:
-        asked = lambda: shown.say("Stopping … (Ctrl-C again stops at once; a job can be resumed either way)")  # noqa: E731
-        with stoppable(events, asked):
+        text = "Stopping … (Ctrl-C again stops at once; a job can be resumed either way)"
+        with stoppable(events, partial(shown.say, text)):
             yield events, shown
 
 

@@ -39,8 +39,22 @@ def display(events: Events) -> Iterator[Display]:
         yield lines
 
 
-class Lines:
-    """Plain lines; goes silent when nobody reads them any more."""
+class Speaker:
+    """Prints plain lines on stderr; goes silent when nobody reads them any more."""
+
+    _heard = True
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        if self._heard:
+            try:
+                print(text, file=sys.stderr, flush=True)
+            except OSError:
+                self._heard = False
+
+
+class Lines(Speaker):
+    """The events of a run as plain lines."""
 
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
@@ -61,13 +75,6 @@ class Lines:
                 self.say(", ".join(part for part in (f"{stage}: {duration(seconds)}", numbers(metrics)) if part))
             case Warned(message=message):
                 self.say(f"warning: {message}")
-
-    def say(self, text: str) -> None:
-        """Print a line."""
-        try:
-            print(text, file=sys.stderr, flush=True)
-        except OSError:
-            self.say = lambda text: None  # type: ignore[method-assign]
 
 
 class Bars:

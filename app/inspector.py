@@ -7,6 +7,7 @@ too long the visitor is told so, and the next question gets a new one.
 from __future__ import annotations
 
 import base64
+import importlib
 import json
 import os
 import select
@@ -120,8 +121,8 @@ def main() -> None:
 
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints is no answer
-    with suppress(ImportError):
-        import recon.pipelines.estimate  # noqa: F401
+    for module in ("app.thumbnails", "recon.pipelines.estimate"):
+        importlib.import_module(module)  # now, and not with the first question
     for line in sys.stdin.buffer:
         answer: dict[str, Any]
         try:

@@ -6,10 +6,10 @@ The fork server has nothing to put in order when the batch is gone; torch's fare
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 
-import recon  # noqa: F401  before torch: how its threads wait is settled when it is loaded
-
-import torch  # noqa: F401  isort: skip
+for module in ("recon", "torch"):  # in this order: how torch's threads wait is settled when it is loaded
+    importlib.import_module(module)
 
 atexit.register(os._exit, 0)  # its children leave without atexit

@@ -11,6 +11,7 @@ import shutil
 import stat
 import unicodedata
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from recon.capture.content import content_suffix, kind_of
@@ -73,8 +74,12 @@ def title_of(files: Sequence[Path]) -> str:
     A single file's name without its suffix; what photos' names have in common, if that says anything; "16-photos".
     """
     stems = [_stem(file) for file in files]
-    common = re.sub(r"[\W\d_]+$", "", os.path.commonprefix(stems)) if len(stems) > 1 else "".join(stems)  # noqa: RUF071  of characters
-    return f"{len(stems)}-photos" if len(stems) != 1 and common.lower() in _SAY_NOTHING else common
+    if len(stems) == 1:
+        return stems[0]
+    first, last = min(stems), max(stems)  # what these two begin with, all do
+    alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
+    common = re.sub(r"[\W\d_]+$", "", first[:alike])
+    return f"{len(stems)}-photos" if common.lower() in _SAY_NOTHING else common
 
 
 def clean_name(name: str) -> str:

@@ -128,9 +128,9 @@ def harm_server(folder: Path, kills: int, dice: random.Random, told: Counter[str
             served.begin()
         else:
             running = [path for paths in made.values() for path in paths if Job.open(path).running]
-            for path in running[:1]:
-                with suppress(ProcessLookupError, TypeError):
-                    os.kill(owner(path), signal.SIGKILL)  # type: ignore[arg-type]
+            for worker in filter(None, map(owner, running[:1])):
+                with suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
                     told["worker"] += 1
                     kills -= 1
     os.killpg(served.process.pid, signal.SIGINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -16,8 +17,7 @@ from app.job_state import JobState
 from app.jobs import Jobs
 from recon.settings import load, settings
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "job"))
-import toy_pipeline  # noqa: F401  it registers itself
+importlib.import_module("toy_pipeline")  # it registers itself
 
 ROOT = Path(__file__).parents[2]
 TOY = "import sys, toy_pipeline; from app.cli import main; sys.exit(main())"

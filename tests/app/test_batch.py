@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-import toy_pipeline  # noqa: F401  registers the pipeline
 from batch_helpers import alive, has_checkpoint, owner, wait_for
 
 from app.cli import main

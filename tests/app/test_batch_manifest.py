@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import toy_pipeline  # noqa: F401  registers the pipeline
 from PIL import Image
 
 from app.batch_jobs import check

@@ -11,7 +11,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import toy_pipeline  # noqa: F401  registers the pipeline
 from batch_helpers import has_checkpoint, wait_for
 
 from app.batch_jobs import check

@@ -6,7 +6,6 @@ import io
 from pathlib import Path
 
 import pytest
-import toy_pipeline  # noqa: F401  registers the pipeline
 from PIL import Image
 from rich.console import Console
 

@@ -19,9 +19,6 @@ from splat_capture import write_capture
 
 from app.cli import main
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "job"))
-import toy_pipeline  # noqa: F401
-
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch):

@@ -33,9 +33,6 @@ from recon.errors import InputError, ReconstructionError
 from recon.settings import load
 from recon.splats.config import SplatsConfig
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "job"))
-import toy_pipeline
-
 TOY = pipelines.get("toy")
 FINDINGS = {
     **{
@@ -65,7 +62,7 @@ class Known(Inspector):
 
 
 def toy(**changes):
-    return {**dict(resolve(toy_pipeline.ToyConfig)), **changes}
+    return {**dict(resolve(TOY.config)), **changes}
 
 
 @pytest.fixture
