@@ -11,17 +11,16 @@ The state is in the job directories alone, so a batch that was killed goes on wi
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from app.batch_jobs import Run, Task, check
 from app.batch_table import Board, board, totals
+from app.lock import held
 from app.manifest import CHOOSERS, Entry, read
 from app.signals import stoppable
 from app.summary import Summary
@@ -165,22 +164,16 @@ def _owned(out: Path) -> Iterator[None]:
     """
     if is_job(out):
         raise InputError(f"{out} is a job.", "Give --out a folder for several.", "bad-out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise InputError(
-            f"{out} cannot be used for a batch: {error.strerror}.", "Give --out another folder.", "bad-out"
-        ) from None
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(out / LOCK))
         except BlockingIOError:
             raise InputError(
                 f"Another batch is at work in {out}.", "Wait until it ends, or give --out another folder.", "batch-busy"
             ) from None
-        except OSError:
-            pass  # a file system without locks: nobody can be kept out
+        except OSError as error:
+            raise InputError(
+                f"{out} cannot be used for a batch: {error.strerror}.", "Give --out another folder.", "bad-out"
+            ) from None
         yield
-    finally:
-        os.close(descriptor)

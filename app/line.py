@@ -8,8 +8,6 @@ the line survives the server, too.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 import threading
 import time
@@ -18,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.job_state import peek, source_of
+from app.lock import held
 from app.worker import Worker
 from recon import pipelines
 from recon.errors import ReconError
@@ -125,17 +124,12 @@ class Line:
             if folder.is_dir():
                 settle(folder, error)
             return
-        device_lock = os.open(self._locks / f"{re.sub(r'[^a-z0-9]+', '-', device)}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(device_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = self._locks / f"{re.sub(r'[^a-z0-9]+', '-', device)}.lock"
+        with suppress(BlockingIOError), held(lock) as descriptor:
             source = source_of(header)
             arguments = ["run", str(source), "--out", str(folder), "--pipeline", pipeline.name, "--resume", "--json"]
-            self._workers[job] = Worker(self._command, arguments, folder, self._environment, device_lock)
+            self._workers[job] = Worker(self._command, arguments, folder, self._environment, descriptor)
             self._waiting.remove(job)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(device_lock)
 
 
 def write_ticket(folder: Path, queued: float | None = None) -> None:

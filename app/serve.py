@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
 import os
 import shutil
@@ -10,10 +9,11 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from app.lock import held
 from recon.errors import InputError
 from recon.events import Events
 from recon.settings import Settings
@@ -160,20 +160,19 @@ def _prepared(jobs: Path) -> Iterator[Path]:
     """Make the jobs folder, keep a second server out of it, and prepare Gradio's surroundings."""
     own = jobs / ".page"
     uploads, empty = own / "uploads", own / "empty"
-    try:
-        own.mkdir(parents=True, exist_ok=True)
-        lock = os.open(own / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise InputError(
-            f"{jobs} cannot be used for jobs: {error.strerror}.", "Give --jobs another folder.", "bad-jobs"
-        ) from None
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            own.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(own / "lock"))
         except BlockingIOError:
             raise InputError(
                 f"Another 'recon serve' shows the jobs of {jobs}.", "Use that one, or give --jobs another.", "jobs-busy"
             ) from None
+        except OSError as error:
+            raise InputError(
+                f"{jobs} cannot be used for jobs: {error.strerror}.", "Give --jobs another folder.", "bad-jobs"
+            ) from None
+        stack.callback(shutil.rmtree, uploads, ignore_errors=True)
         for folder in (uploads, empty):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
@@ -181,6 +180,3 @@ def _prepared(jobs: Path) -> Iterator[Path]:
         os.environ["GRADIO_TEMP_DIR"] = str(uploads)
         os.chdir(empty)  # Gradio would hand out files of the working directory
         yield jobs
-    finally:
-        os.close(lock)
-        shutil.rmtree(uploads, ignore_errors=True)
