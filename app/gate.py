@@ -83,6 +83,8 @@ class Gate:
         elif self._password is not None and scope["method"] == "POST" and path == "/login":
             await self._login(headers, receive, send)
         elif self._password is not None and path != STARTUP and not self._known(headers):
+            if "authorization" in headers:  # a guess
+                await asyncio.sleep(GUESS_SECONDS)
             wants_page = scope["method"] == "GET" and path == "/" and "text/html" in headers.get("accept", "")
             await _answer(send, 401, _LOGIN.substitute(note="") if wants_page else "Password needed.", html=wants_page)
         elif _leads_outside(path):

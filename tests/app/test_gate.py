@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 
 import pytest
 
@@ -72,6 +73,18 @@ def test_with_a_password_nothing_at_all_is_given_without_it(make, path):
         assert ask(guard, path, headers={"authorization": value})[0] == 401
     right = {"authorization": "Basic " + base64.b64encode(b"anybody:word").decode()}
     assert ask(guard, path, headers=right)[2] == b"inside"
+
+
+def test_guessing_takes_its_time_in_every_way(make, monkeypatch):
+    monkeypatch.setattr(gate, "GUESS_SECONDS", 0.2)
+    guard = make("word")
+    for request in (
+        {"headers": {"authorization": "Basic " + base64.b64encode(b"x:wrong").decode()}},
+        {"path": "/login", "method": "POST", "body": b"password=wrong"},
+    ):
+        began = time.monotonic()
+        assert ask(guard, **request)[0] in (400, 401)
+        assert time.monotonic() - began >= 0.2
 
 
 def test_the_form_gives_a_cookie_that_opens_everything(make):
