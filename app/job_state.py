@@ -13,7 +13,6 @@ from typing import Any, Literal
 from app.follow import Follower, StageState
 from app.worker import LOG, crash, memory_mb, owner
 from recon import pipelines
-from recon.errors import ReconError
 from recon.job import TICKET, Job
 from recon.job_files import PART, read_json
 
@@ -265,9 +264,7 @@ def peek(folder: Path) -> Status:
         InputError: it is no job.
     """
     job = Job.open(folder)
-    with suppress(ReconError):
-        return status_of(job, job.result())
-    return "interrupted"
+    return status_of(job, job.result())
 
 
 def _tail(path: Path) -> str:

@@ -11,7 +11,6 @@ Nothing here depends on a tab being open, nor on this process: the state is on t
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import threading
@@ -267,7 +266,8 @@ class Jobs:
     # --- the folder ---
 
     def _exists(self, job: str) -> bool:
-        return bool(re.fullmatch(r"\w[\w.-]*", job)) and is_job(self.folder / job)
+        plain = bool(job) and job == Path(job).name and job.isprintable() and not job.startswith(".")
+        return plain and is_job(self.folder / job)
 
     def _open(self, job: str) -> Job:
         if not isinstance(job, str) or not self._exists(job):

@@ -251,6 +251,16 @@ def test_wrong_settings_begin_nothing(jobs, numbers):
     assert jobs.listing() == []
 
 
+def test_a_job_that_a_shell_made_is_opened_whatever_its_name(jobs, numbers, wait, recon):
+    name = "Äpfel & my <job> (2)"
+    assert recon("run", numbers, "--out", jobs.folder / name, "--pipeline", "toy", "--steps", 5, toy=True)[0] == 0
+    assert [job.id for job in jobs.listing()] == [name]
+    assert jobs.state(name).status == "done"
+    assert jobs.file(name, "exports/report.txt") is not None
+    jobs.delete(name)
+    assert jobs.listing() == []
+
+
 NAMES = (
     *(
         "..",
