@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from app.lock import held
 from recon.errors import InputError
 from recon.events import Events
-from recon.settings import Settings
+from recon.settings import Settings, as_environment, settings
 
 if TYPE_CHECKING:
     from app.page import Page
@@ -45,6 +45,8 @@ def serve(chosen: Settings) -> None:
         from app.jobs import Jobs
         from app.page import Page
 
+        os.environ.update(as_environment(chosen))  # what was given by flag holds for all that asks for settings here
+        settings.cache_clear()
         jobs = Jobs(folder, chosen)
         inspector = Inspector(jobs.environment())
         try:

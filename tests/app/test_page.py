@@ -17,6 +17,8 @@ import gradio as gr
 import pytest
 from gradio.context import LocalContext
 from gradio.processing_utils import move_files_to_cache
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
 
 from app.cli import main
 from app.drafts import Drafts
@@ -441,9 +443,15 @@ def test_only_what_jobs_made_is_served_and_only_to_those_who_know_the_password(p
 
 
 def test_the_command_serves_until_ctrl_c(start, port, tmp_path):
-    with start("serve", "--port", port, "--jobs", tmp_path / "jobs", "--min-free-gb", 0) as process:
+    flags = ("--port", port, "--jobs", tmp_path / "jobs", "--min-free-gb", 0, "--max-files", 1)
+    with start("serve", *flags) as process:
         line = process.stderr.readline()
         assert f"http://127.0.0.1:{port}" in line
+        (tmp_path / "a.xyz").write_text("0 0 0\n" * 9)
+        with pytest.raises(AppError, match="more than the 1"):
+            Client(f"http://127.0.0.1:{port}/", verbose=False).predict(
+                [handle_file(str(tmp_path / "a.xyz"))] * 2, api_name="/inspect"
+            )
         assert (tmp_path / "jobs/.page/uploads").is_dir()
         second = subprocess.run(
             [sys.executable, "-m", "app.cli", "serve", "--port", str(port + 1), "--jobs", str(tmp_path / "jobs")],
