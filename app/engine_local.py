@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
-import importlib
 import json
 import multiprocessing
 import os
@@ -23,7 +22,7 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 from app.batch_jobs import Task, failure
-from app.worker import run_arguments
+from app.worker import crash, run_arguments
 from recon import pipelines
 from recon.errors import Cancelled, ReconstructionError
 from recon.job import Job, is_job
@@ -145,32 +144,13 @@ def outcome(code: int, task: Task) -> dict[str, Any]:
         printed = json.loads(task.logs.with_name(f"{task.name}.json").read_text(encoding="utf-8"))
         if isinstance(printed, dict) and "status" in printed:
             return printed
-    log = task.logs.with_name(f"{task.name}.log")
-    if code == -signal.SIGKILL:
-        return failure(
-            ReconstructionError(
-                "Its process was killed (SIGKILL), most likely because memory ran out.",
-                "Run the batch again with --resume: with fewer --workers, or this job with smaller photos or preset.",
-                "killed",
-            )
-        )
-    if code < 0:
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        if -code in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            cancelled = Cancelled(f"It was stopped from outside ({name}).")
-            return {**failure(cancelled), "status": "cancelled"}
-        return failure(
-            ReconstructionError(
-                f"Its process crashed ({name}).",
-                f"Run the batch again with --resume; if it crashes again, this is a defect: report it with {log}.",
-                "crashed",
-            )
-        )
-    return failure(
-        ReconstructionError(
-            f"Its process ended without a result (exit code {code}).", f"{log} may tell more.", "no-result"
-        )
-    )
+    if -code in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        stopped = Cancelled(f"It was stopped from outside ({signal.Signals(-code).name}).")
+        return {**failure(stopped), "status": "cancelled"}
+    error, log = crash(code), task.logs.with_name(f"{task.name}.log")
+    less = "with fewer --workers, or this job with smaller photos or preset" if error.code == "killed" else ""
+    hint = f"Run the batch again with --resume{f', {less}' if less else ''}; {log} may tell more."
+    return failure(ReconstructionError(error.message, hint, error.code))
 
 
 # --- in the job's process ---
@@ -185,8 +165,7 @@ def _work(task: Task) -> None:
         os.dup2(descriptor, stream)
         os.close(descriptor)
     faulthandler.enable(file=2)
-    if task.module != "__main__":
-        importlib.import_module(task.module)
+    task.know()
     wait_until_free(task, BUSY_SECONDS)
     from app.cli import main
 

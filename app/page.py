@@ -125,41 +125,33 @@ class Page:
         """Fill in the form with a job's capture and settings; return what FOUND, groups, fields and the tabs show."""
         import gradio as gr
 
-        def opened() -> tuple[Job, Any]:
+        try:
             state = self.jobs.state(job)
             found = Job.open(state.folder)
-            return found, pipelines.get(found.pipeline)
-
-        try:
-            found, pipeline = opened()
+            preset, draft = str(found.header["preset"]), {"job": job, "name": state.title}
+            presets = self._presets(state.pipeline, draft)
         except ReconError as error:
             skipped = len(self.names) + len(self.choose_preset(DEFAULT_PRESET)) + 1
             return [*(gr.skip() for _ in FOUND[:-1]), notice(error), *(gr.skip() for _ in range(skipped))]
-        state = self.jobs.state(job)
-        preset = str(found.header["preset"])
-        draft = {"job": job, "name": state.title}
-        text = (
-            f'<div class="eg-found" role="status"><p>The capture of <b>{state.title}</b>, with its settings.</p></div>'
-        )
         fields = []
         for name in self.names:
             config = pipelines.get(name).config
             values = {**preset_values(config, preset)}
-            if name == pipeline.name:
+            if name == state.pipeline:
                 values |= {key: value for key, value in found.settings.items() if key in config.model_fields}
                 values |= {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
             fields += to_form(config, values)
-        names = [name for name in self.names if (name == "points") == (pipeline.name == "points")]
+        names = [name for name in self.names if (name == "points") == (state.pipeline == "points")]
         return [
             draft,
-            gr.update(value=text, visible=True),
+            gr.update(value=page_new.cloned_text(state.title), visible=True),
             gr.update(value="", visible=False),
             gr.update(value=state.title),
-            gr.update(choices=page_new.pipeline_choices(names), value=pipeline.name, visible=True),
-            gr.update(choices=self._presets(pipeline.name, draft), value=preset, visible=True),
+            gr.update(choices=page_new.pipeline_choices(names), value=state.pipeline, visible=True),
+            gr.update(choices=presets, value=preset, visible=True),
             gr.update(interactive=True),
             "",
-            *self._groups(pipeline.name),
+            *self._groups(state.pipeline),
             *fields,
             gr.update(selected="new"),
         ]

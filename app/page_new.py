@@ -42,6 +42,12 @@ def found_text(found: Mapping[str, Any]) -> str:
     return f'<div class="eg-found" role="status">{told}</div>'
 
 
+def cloned_text(title: str) -> str:
+    """Return that the form holds a job's capture and settings."""
+    told = f"The capture of <b>{escape(title)}</b>, with its settings."
+    return f'<div class="eg-found" role="status"><p>{told}</p></div>'
+
+
 def thumbnails(thumbs: Sequence[Mapping[str, Any]]) -> str:
     """Return small photos in a strip, those that will not be used marked with the reason."""
     parts = []

@@ -119,17 +119,16 @@ def crash(code: int | None) -> ReconError:
     """
     if code == -signal.SIGKILL:
         return ReconstructionError(
-            "The system ended the reconstruction, most likely because memory ran out.",
+            "The system killed the reconstruction, most likely because memory ran out.",
             "Resume goes on from its last checkpoint; a faster preset, or fewer or smaller photos, need less memory.",
-            "no-memory",
+            "killed",
         )
-    how = "unexpectedly"
-    if code is not None:
-        with suppress(ValueError):
-            how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-    return ReconstructionError(
-        f"The reconstruction ended {how}.", "Resume goes on from its last checkpoint.", "crashed"
-    )
+    how, name = "unexpectedly", "crashed"
+    if code is not None and code >= 0:
+        how, name = f"with exit code {code} and without a result", "no-result"
+    elif code is not None:
+        how = f"by {signal.Signals(-code).name}" if -code in set(signal.Signals) else f"by signal {-code}"
+    return ReconstructionError(f"The reconstruction ended {how}.", "Resume goes on from its last checkpoint.", name)
 
 
 def run_arguments(
