@@ -156,7 +156,7 @@ CHANGES: tuple[Change, ...] = (_flip, _noise, _number, _number, _cut, _delete, _
 
 
 def _inside_gzip(data: bytes, generator: np.random.Generator) -> bytes:
-    return gzip.compress(mutate(gzip.decompress(data), generator), 1)
+    return gzip.compress(mutate(gzip.decompress(data), generator), 1, mtime=0)
 
 
 def _inside_zip(data: bytes, generator: np.random.Generator) -> bytes:
@@ -300,7 +300,7 @@ def _clouds() -> list[Seed]:
     made += [("pcd", fields.encode() + body) for body in pcds] + [("xyz", body) for body in texts]
     found = [Seed(f"cloud .{kind}", {f"a.{kind}": data}, f"a.{kind}", "capture", f"a.{kind}") for kind, data in made]
     found += [Seed("cloud .npz", {"a.npz": arrays.getvalue()}, "a.npz", "capture", "a.npz", _inside_zip)]
-    packed = gzip.compress(ply("binary_little_endian", rows.tobytes()))
+    packed = gzip.compress(ply("binary_little_endian", rows.tobytes()), mtime=0)
     return [*found, Seed("cloud .gz", {"a.ply.gz": packed}, "a.ply.gz", "capture", "a.ply.gz", _inside_gzip)]
 
 
@@ -383,7 +383,7 @@ def _captures(folder: Path) -> list[Seed]:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in {**photos, "transforms.json": json.dumps(plain).encode()}.items():
-            archive.writestr(f"set/{name}", content)
+            archive.writestr(zipfile.ZipInfo(f"set/{name}"), content, zipfile.ZIP_DEFLATED)
     return [*found, *[Seed("zip", {"a.zip": packed.getvalue()}, "a.zip", "capture", "a.zip", _inside_zip)] * 2]
 
 
