@@ -91,7 +91,7 @@ class Jobs:
         values: Mapping[str, Any],
         *,
         title: str = "",
-        device: str = "cpu",
+        device: str | None = None,
         keep: bool = False,
         made: Path | None = None,
     ) -> str:
@@ -102,7 +102,7 @@ class Jobs:
             pipeline, preset: what is run.
             values: fields of the pipeline's config, in place of the preset's.
             title: what to call it; the capture's name where empty.
-            device: ``cpu`` or ``cuda``.
+            device: ``cpu`` or ``cuda``; where None, RECON_DEVICE, else ``cpu``.
             keep: the job shall have its own copy of the capture (by links where the disk allows).
             made: a job of the same capture and pipeline, whose finished stages hold for this one where settings agree.
 
@@ -113,6 +113,7 @@ class Jobs:
             InputError: wrong settings, a full line, a full disk; nothing was begun.
         """
         config = resolve(pipelines.get(pipeline).config, preset=preset, environment=os.environ, flags=values)
+        device = device or os.environ.get(f"{ENVIRONMENT}DEVICE") or "cpu"
         self._refuse_more()
         name = clean_name(title) if title.strip() else source.stem
         kept = f"{name}{source.suffix if source.is_file() else ''}"  # so that the report has this title, too

@@ -7,7 +7,6 @@ shows the job in its address, and a new one the job that runs.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +22,7 @@ from app.page_form import from_form, preset_values, shown_names, to_form
 from app.page_view import notice
 from app.viewer import mesh_for_view, splats_for_view
 from recon import pipelines
-from recon.config import DEFAULT_PRESET, ENVIRONMENT
+from recon.config import DEFAULT_PRESET
 from recon.errors import InputError, ReconError
 from recon.job import Job
 from recon.pipelines.failures import as_error
@@ -83,11 +82,10 @@ class Page:
             settings = from_form(pipelines.get(pipeline).config, self._own_values(pipeline, values))
             if job := draft.get("job"):
                 return self.jobs.clone(job, pipeline, preset, settings, title=title)
-            device = os.environ.get(f"{ENVIRONMENT}DEVICE", "cpu")
             if name := draft.get("sample"):
-                return self.jobs.begin(self.samples[name], pipeline, preset, settings, title=title, device=device)
+                return self.jobs.begin(self.samples[name], pipeline, preset, settings, title=title)
             source = self.drafts.source(str(draft.get("id")))
-            return self.jobs.begin(source, pipeline, preset, settings, title=title, device=device, keep=True)
+            return self.jobs.begin(source, pipeline, preset, settings, title=title, keep=True)
 
         return self._moved(start, "live")
 

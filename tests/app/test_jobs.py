@@ -243,6 +243,12 @@ def test_a_full_line_and_a_full_disk_take_no_more(numbers, tmp_path, plain_envir
     full.close()
 
 
+def test_the_device_is_the_environments_where_nobody_names_one(jobs, numbers, monkeypatch):
+    monkeypatch.setenv("RECON_DEVICE", "cuda:7")
+    assert jobs.state(begin(jobs, numbers)).device == "cuda:7"
+    assert jobs.state(jobs.begin(numbers, "toy", "fast", {}, device="cpu")).device == "cpu"
+
+
 def test_wrong_settings_begin_nothing(jobs, numbers):
     with pytest.raises(InputError, match="steps"):
         begin(jobs, numbers, steps=0)
