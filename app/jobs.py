@@ -32,6 +32,9 @@ from recon.job import Job, is_job, write_config
 from recon.settings import Settings, as_environment, settings
 
 EXPORT_SECONDS = 600
+MOST = 100_000_000
+"""Faces, or pixels along a texture's side, beyond which nobody means it."""
+
 PICTURE = "picture"
 """Stands for a job's newest or best picture, whichever that is when somebody asks."""
 
@@ -204,17 +207,21 @@ class Jobs:
             texture: give it a texture of so many pixels squared.
 
         Raises:
-            InputError: there is no such job or format, or the result has no such thing.
+            InputError: there is no such job, format or number.
+            ReconstructionError: the result has no such thing, or it could not be written.
         """
         folder = self._open(job).folder
         if suffix not in FORMATS.get(kind, ()):
             raise InputError(f"{kind} cannot be written as {suffix}.", f"Formats: {FORMATS}", "bad-format")
+        for what, number in (("faces", faces), ("pixels of a texture", texture)):
+            if number is not None and not (isinstance(number, int) and 0 < number <= MOST):
+                raise InputError(f"{number!r} is no number of {what}.", f"Give one from 1 to {MOST}.", "bad-number")
         parts = [kind, f"{faces}-faces" if faces else "", f"{texture}-pixels" if texture else ""]
         name = f"exports/{'-'.join(part for part in parts if part)}{suffix}"
         if not (folder / name).exists():
             arguments = [*self._command, "export", str(folder), "--to", str(folder / name)]
-            arguments += ["--faces", str(int(faces))] if faces else []
-            arguments += ["--texture", str(int(texture))] if texture else []
+            arguments += ["--faces", str(faces)] if faces else []
+            arguments += ["--texture", str(texture)] if texture else []
             self._call(arguments)
         return name
 

@@ -329,6 +329,10 @@ def test_an_export_is_made_once_and_its_errors_are_told(jobs, numbers, wait, tmp
     wait(jobs, job, "done")
     with pytest.raises(InputError, match="cannot be written as"):
         jobs.export(job, "mesh", "/../../x.glb")
+    for number in ("../../x", "/../../../tmp/x", "12", 0, -1, 1.5, float("nan"), 10**12, [3]):
+        for name in ("faces", "texture"):
+            with pytest.raises(InputError, match="is no number of"):
+                jobs.export(job, "mesh", ".glb", **{name: number})
     with pytest.raises(ReconstructionError) as caught:
         jobs.export(job, "mesh", ".glb", faces=100)
     assert "has no exports" in caught.value.message
