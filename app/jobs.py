@@ -356,4 +356,4 @@ def _link(source: str, target: str) -> None:
     try:
         os.link(source, target)
     except OSError:  # another disk, or a file system without links
-        shutil.copyfile(source, target)
+        shutil.copy2(source, target)  # with its time of change, by which stages know large files again
