@@ -53,6 +53,7 @@ def test_a_job_from_begin_to_delete(page, address, wait):
     states = list(watched)
     assert (states[-1]["status"], states[-1]["resumable"]) == ("cancelled", True)
     assert client.predict(job, api_name="/resume")["busy"]
+    wait(page.jobs, job, "running")
     other = client.predict(job, "toy", "fast", {"title": "other"}, "", api_name="/clone")
     assert client.predict(other, api_name="/state")["place"] == 1
     client.predict(job, api_name="/cancel")
