@@ -30,6 +30,11 @@ _VIEWER = Template("""<div class="viewer card script-only" role="group" aria-lab
 no error <i></i> ≥ $limit</span></div>
 """)
 
+_SEEN = {
+    "held-out": "Photos that the fit has not seen",
+    "validation": "Photos that only chose the best of the models, since there are too few to hold any out",
+    "training": "Photos that the fit has seen, since there are too few to hold any out",
+}
 _ALT = {"photo": "Photo {}", "render": "Render of {}", "error": "Error map of {}"}
 
 
@@ -44,23 +49,24 @@ class ViewRow:
     pictures: tuple[Embedded, Embedded, Embedded] | None = None
 
 
-def views(rows: Sequence[ViewRow], error_limit: float) -> Section:
+def views(rows: Sequence[ViewRow], error_limit: float, measured_on: str = "held-out") -> Section:
     """Return the viewer and the table of ``rows``, in their order; ``error_limit`` is the error maps' brightest."""
+    heading = f"{measured_on.capitalize()} views"
     pictured = sum(r.pictures is not None for r in rows)
     some = (
         "" if pictured == len(rows) else f" The pictures of {pictured} of the {len(rows)} views are kept in this page."
     )
-    lead = f"Photos that the fit has not seen, beside what it renders from their cameras.{some}"
+    lead = f"{_SEEN[measured_on]}, beside what the model shows from their cameras.{some}"
     if not rows:
-        return Section("views", "Held-out views", lead, "")
+        return Section("views", heading, lead, "")
     head = "".join(f'<th scope="col">{h}</th>' for h in ("View", "Photo", "Render", "Error"))
     head += "".join(f'<th scope="col" class="figure">{h}</th>' for h in ("PSNR", "SSIM"))
     body = "\n".join(map(_row, rows))
     table = (
-        f'<table class="views"><caption class="hidden">Held-out views</caption><thead><tr>{head}</tr></thead>'
+        f'<table class="views"><caption class="hidden">{heading}</caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table>"
     )
-    return Section("views", "Held-out views", lead, _VIEWER.substitute(limit=f"{error_limit:.0%}") + table)
+    return Section("views", heading, lead, _VIEWER.substitute(limit=f"{error_limit:.0%}") + table)
 
 
 def _row(row: ViewRow) -> str:

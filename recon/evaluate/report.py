@@ -46,8 +46,8 @@ def write_report(path: Path, data: ReportData) -> None:
     rows, hero = _embed_pictures(data)
     top = sections.status(data.result) + sections.first_screen(data, rows, hero) + sections.warnings(data.result)
     parts = [
-        sections.quality(data.result),
-        gallery.views(rows, ERROR_RANGE),
+        sections.quality(data.result, data.measured_on),
+        gallery.views(rows, ERROR_RANGE, data.measured_on),
         sections.splats(data),
         sections.facts("figures", "Measured", data.figures),
         sections.time_and_memory(data.result),

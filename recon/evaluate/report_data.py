@@ -41,6 +41,7 @@ class ReportData:
             ``validation_psnr`` and ``splats`` over ``seconds``, and marks each ``stage``.
         source: where the photos came from.
         views: held-out views; consumed once, one at a time, so a generator that renders them keeps memory flat.
+        measured_on: what ``views`` are: ``held-out``, ``validation`` or ``training`` photos, where there are too few.
         hero: (H, W, 3) float32 in [0, 1], the picture at the top.
         opacities, scales: (N,) in [0, 1] and (N, 3) in the capture's units, of the final splats.
         splat_bytes: memory of the final splats' parameters.
@@ -54,6 +55,7 @@ class ReportData:
     result: Mapping[str, Any]
     source: str = ""
     views: Iterable[HeldOutView] = ()
+    measured_on: str = "held-out"
     hero: Array | None = None
     opacities: NDArray[np.floating] | None = None
     scales: NDArray[np.floating] | None = None

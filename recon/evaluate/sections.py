@@ -55,7 +55,8 @@ def first_screen(data: ReportData, rows: Sequence[ViewRow], hero: Embedded | Non
 
 
 def _metric_tiles(data: ReportData, rows: Sequence[ViewRow]) -> Iterable[str]:
-    count = "one held-out view" if len(rows) == 1 else f"{len(rows)} held-out views" if rows else "held-out views"
+    kind = data.measured_on
+    count = f"one {kind} view" if len(rows) == 1 else f"{len(rows)} {kind} views" if rows else f"{kind} views"
     for key, label, unit in (("psnr", "PSNR", "dB"), ("ssim", "SSIM", "")):
         values = [v for v in (getattr(row, key) for row in rows) if not math.isnan(v)]
         value = finite(mapping(data.result.get("metrics")).get(key))
@@ -99,9 +100,11 @@ def _tile(label: str, value: str, unit: str, note: str) -> str:
 # --- over time ---
 
 
-def quality(result: Mapping[str, Any]) -> Section:
+def quality(result: Mapping[str, Any], measured_on: str = "held-out") -> Section:
     """Return the chart of PSNR over time."""
-    lead = "PSNR in decibels, higher is better. Held-out photos are seen by nothing but the final evaluation."
+    lead = "PSNR in decibels, higher is better."
+    if measured_on == "held-out":
+        lead += " Held-out photos are seen by nothing but the final evaluation."
     history = _history(result)
     training, validation = _points(history, "psnr"), _points(history, "validation_psnr")
     series = [
@@ -110,7 +113,7 @@ def quality(result: Mapping[str, Any]) -> Section:
     ]
     series = [s for s in series if s.points]
     final = finite(mapping(result.get("metrics")).get("psnr"))
-    if series and final is not None:
+    if series and final is not None and measured_on == "held-out":
         series.append(Series("held out", [(series[0].points[-1][0], final)], "goal"))
     told = ", ".join(f"{s.label} ends at {s.points[-1][1]:.2f} dB" for s in series)
     keys = "".join(f'<span class="key {s.style}">{s.label}</span>' for s in series)

@@ -15,7 +15,7 @@ from recon.capture.capture import Camera
 from recon.capture.resize import working_size
 from recon.evaluate import ReportData, save_picture, turntable_cameras, write_report, write_video
 from recon.pipelines.photo_stages import PhotosContext, capture_of, pose_report
-from recon.pipelines.photo_views import best_render, kept_views
+from recon.pipelines.photo_views import best_render, judging_views, kept_views
 from recon.pipelines.stages import make_result
 
 TURNTABLE_SIDE = 640
@@ -63,6 +63,7 @@ def write_page(context: PhotosContext, pipeline: str, background: Tensor, **part
         result=result,
         source=context.input.name,
         views=kept_views(context, background),
+        measured_on=judging_views(context)[1],
         hero=hero,
         poses=pose_report(context),
         settings=context.config.model_dump(mode="json"),

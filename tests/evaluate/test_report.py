@@ -220,6 +220,18 @@ def test_views_come_worst_first_with_their_figures(tmp_path: Path) -> None:
     assert rows[3]["data-numbers"] == "PSNR ∞ dB, SSIM 1.000"
 
 
+@pytest.mark.parametrize("kind", ["held-out", "validation", "training"])
+def test_what_the_photos_are_is_said_without_contradiction(kind: str, tmp_path: Path) -> None:
+    history = [{"seconds": 1.0, "psnr": 20.0}, {"seconds": 2.0, "psnr": 25.0}]
+    result = {"metrics": {"psnr": 24.0, "ssim": 0.9}, "history": history}
+    _, page = written(tmp_path / "report.html", ReportData("t", result, views=some_views(), measured_on=kind))
+    words = page.text.lower()
+    assert f"3 {kind} views" in words
+    assert ("has not seen" in words) == (kind == "held-out")
+    assert ("held out" in words.replace("too few to hold any out", "")) == (kind == "held-out")
+    assert ("held-out" in words) == (kind == "held-out")
+
+
 def test_masked_views_are_measured_inside_the_mask(tmp_path: Path) -> None:
     photo = np.full((16, 16, 3), 0.5, np.float32)
     render, mask = photo.copy(), np.zeros((16, 16), np.float32)
