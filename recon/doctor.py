@@ -11,9 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from recon.config import ENVIRONMENT
+from recon import pipelines
+from recon.config import ENVIRONMENT, unused_environment
 from recon.errors import ReconError
-from recon.settings import FILE, SECRET, origins
+from recon.settings import FILE, SECRET, Settings, origins
 
 REQUIRED = (
     *("torch", "numpy", "pillow", "pydantic", "pyyaml", "rich", "safetensors", "trimesh", "scipy"),
@@ -125,6 +126,9 @@ def diagnose(environment: Mapping[str, str] | None = None) -> Diagnosis:
     except ReconError as error:
         problems.append(Problem(f"The settings cannot be read: {error.message}", error.hint))
     known = {FILE, *(f"{ENVIRONMENT}{name.upper()}" for name in told)}
+    fields = [name for pipeline in pipelines.names() for name in pipelines.get(pipeline).config.model_fields]
+    for warning in unused_environment(Settings, environment, [*fields, *pipelines.HEADER, "settings"]):
+        problems.append(Problem(warning, "Names are RECON_ and a setting's name in capitals.", fatal=False))
     return Diagnosis(
         versions={
             "egregium": version("egregium") or "not installed",

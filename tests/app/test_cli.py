@@ -164,6 +164,7 @@ def test_doctor_as_json_and_as_text(monkeypatch, capsys):
     monkeypatch.setenv("RECON_STEPS", "7")
     monkeypatch.setenv("RECON_MAX_FILES", "9")
     monkeypatch.setenv("RECON_PASSWORD", "a word")
+    monkeypatch.setenv("RECON_PRT", "1")
     code = main(["doctor", "--json"])
     diagnosis = json.loads(capsys.readouterr().out)
     assert code == (0 if diagnosis["healthy"] else 3)
@@ -171,7 +172,7 @@ def test_doctor_as_json_and_as_text(monkeypatch, capsys):
     assert diagnosis["memory_mb"]["total"] >= diagnosis["memory_mb"]["available"] > 0
     assert diagnosis["packages"]["torch"]
     assert diagnosis["kernels"].keys() >= {"built", "isa"}
-    assert diagnosis["environment"] == {"RECON_STEPS": "7"}
+    assert diagnosis["environment"] == {"RECON_PRT": "1", "RECON_STEPS": "7"}
     assert diagnosis["settings"]["max_files"] == {"value": "9", "origin": "RECON_MAX_FILES"}
     assert diagnosis["settings"]["max_megapixels"] == {"value": "100.0", "origin": "default"}
     assert main(["doctor"]) == code
@@ -181,6 +182,7 @@ def test_doctor_as_json_and_as_text(monkeypatch, capsys):
     assert re.search(r"^max_files +9 \(RECON_MAX_FILES\)$", text, re.M)
     assert re.search(r"^password +set \(RECON_PASSWORD\)$", text, re.M)
     assert "a word" not in text
+    assert re.findall("RECON_.* sets nothing.*", text) == ["RECON_PRT sets nothing here; did you mean RECON_PORT?"]
 
 
 def test_doctor_survives_broken_settings(tmp_path, monkeypatch, capsys):
