@@ -171,14 +171,17 @@ class Page:
     # --- the clock ---
 
     def arrive(self, job: str) -> list[Any]:
-        """Return the job that a new tab shows, and the side."""
+        """Return the job that a new tab shows, the side, and the notice."""
         import gradio as gr
 
         if job:
-            with suppress(ReconError):
-                return [job, gr.update(selected="result" if self.jobs.state(job).status == "done" else "live")]
+            try:
+                done = self.jobs.state(job).status == "done"
+            except ReconError as error:
+                return ["", gr.skip(), notice(error)]
+            return [job, gr.update(selected="result" if done else "live"), ""]
         job = self.jobs.running()
-        return [job, gr.update(selected="live") if job else gr.skip()]
+        return [job, gr.update(selected="live") if job else gr.skip(), ""]
 
     def look(self, seen: dict[str, Any], job: str, side: str, what: str, words: str) -> list[Any]:
         """Return what a tab has seen now, and an update for each of SHOWN that is not as it has ``seen`` it.

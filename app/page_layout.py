@@ -64,7 +64,7 @@ def lay_out(page: Page) -> gr.Blocks:
         def arrive(request: gr.Request) -> list[Any]:
             return page.arrive(str(request.query_params.get("job", "")))
 
-        blocks.load(arrive, None, [chosen, shown["tabs"]], **QUIET)
+        blocks.load(arrive, None, [chosen, shown["tabs"], form["notice"]], **QUIET)
         chosen.change(None, chosen, None, js=ADDRESS, **QUIET)
         timer.tick(**looking)
         for tab, name in ((new, "new"), (live, "live"), (result, "result"), (listed, "jobs")):
