@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.inspector import Inspector
-from app.uploads import ADVICE, receive
+from app.uploads import ADVICE, clean_name, receive, strays
 from recon.errors import InputError, ReconError
 
 DAYS = 1.0
@@ -58,8 +58,13 @@ class Drafts:
         paths = [self._uploaded(name) for name in files]
         draft = uuid.uuid4().hex
         try:
-            source = receive(paths, self.folder / draft)
-            return Draft(draft, source, self._inspector.look(source))
+            left_out = strays(paths)
+            source = receive([path for path in paths if path not in left_out], self.folder / draft)
+            found = self._inspector.look(source)
+            if left_out:
+                names = ", ".join(clean_name(path.name) for path in left_out)
+                found = {**found, "warnings": [f"Left out, being no photos: {names}.", *found["warnings"]]}
+            return Draft(draft, source, found)
         except ReconError as error:
             shutil.rmtree(self.folder / draft, ignore_errors=True)
             error.message = error.message.replace(f"{self.folder / draft}/", "")  # people know what they sent

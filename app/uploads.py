@@ -68,6 +68,16 @@ def receive(files: Sequence[Path], folder: Path) -> Path:
     return target / names[0] if single else target
 
 
+def strays(files: Sequence[Path]) -> list[Path]:
+    """Return the files that nobody can take for a capture and that lie among at least two photos, as notes do."""
+    regular = [file for file in files if file.is_file() and not file.is_symlink()]
+    suffixes = {file: content_suffix(file) for file in regular}
+    office = {file for file, suffix in suffixes.items() if suffix == ".zip" and file.suffix.lower() != ".zip"}
+    if sum(kind_of(suffix) == "photo" for suffix in suffixes.values() if suffix) < 2:
+        return []
+    return [file for file, suffix in suffixes.items() if (not suffix or file in office) and not is_junk(file.name)]
+
+
 def title_of(files: Sequence[Path]) -> str:
     """Return a short title of what is made from these files, harmless as a name, without a dot.
 

@@ -144,6 +144,14 @@ def test_nothing_dropped_can_begin_nothing(page, photos):
     assert page.jobs.listing() == []
 
 
+def test_what_lies_among_photos_is_left_out_and_named(page, photos):
+    note = page.jobs.uploads / "milk & eggs.txt"
+    note.write_text("Bring some.")
+    told = took(page, page.take([*photos, str(note)]))
+    assert "Left out, being no photos: milk_eggs.txt." in told["found"]["value"]
+    assert told["start"]["interactive"]
+
+
 def test_no_path_of_a_strangers_is_opened(page, photos, tmp_path):
     outside = tmp_path / "b.jpg"
     outside.write_bytes(Path(photos[0]).read_bytes())
@@ -223,9 +231,11 @@ def test_a_new_tab_and_a_reloaded_one_find_their_job(page, numbers, wait):
     assert (page.arrive("")[0], page.arrive("")[1]["selected"]) == (second, "live")
     page.act("cancel", second)
     wait(page.jobs, second, "cancelled")
-    assert page.arrive("") == ["", SKIP]
+    assert page.arrive("") == ["", SKIP, ""]
     assert (page.arrive(first)[0], page.arrive(first)[1]["selected"]) == (first, "result")
-    assert page.arrive("../x")[0] == ""
+    job, side, told = page.arrive("../x")
+    assert (job, side) == ("", SKIP)
+    assert "There is no such job" in told
 
 
 def test_buttons_do_what_they_say(page, numbers, wait):

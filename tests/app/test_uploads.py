@@ -12,7 +12,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from app.uploads import clean_name, receive, title_of, unique_names
+from app.uploads import clean_name, receive, strays, title_of, unique_names
 from recon.capture.load import load
 from recon.errors import InputError
 from recon.events import Events
@@ -137,6 +137,12 @@ def test_what_is_no_capture_is_refused(tmp_path, files, words):
         receive(uploads(tmp_path, files), tmp_path / "in")
     assert caught.value.hint
     assert not (tmp_path / "in").exists()
+
+
+def test_notes_among_photos_are_strays(tmp_path):
+    notes = [("notes.docx", packed(a=b"words")), ("a.txt", b"Bring milk."), ("Thumbs.db", b"x"), ("b.json", b"{}")]
+    files = uploads(tmp_path, [("a.jpg", JPEG), ("b.jpg", PNG), *notes])
+    assert [file.name for file in strays(files)] == ["notes.docx", "a.txt"]
 
 
 def test_links_and_devices_are_refused(tmp_path):
