@@ -1,6 +1,8 @@
 // The kernels of one instruction set: compiled once for each, with ISA the namespace's name.
 #include "adam.h"
 #include "blend.h"
+#include "blocks.h"
+#include "curvature.h"
 #include "pairs.h"
 #include "project.h"
 #include "spherical_harmonics.h"
@@ -207,9 +209,21 @@ void backward(const SplatScene& s, const SplatState& state, const SplatImages& o
         for (int c = 0; c < channels; ++c) g.background[c] += double(backgrounds.as<float>()[size_t(t) * size_t(channels) + size_t(c)]);
 }
 
+/// Adds each splat's block of J^T W J and the colours' diagonal; at most three channels, `weights` shaped as the image.
+void curvature(const SplatScene& s, const SplatState& state, const SplatImages& out, const float* weights, float* blocks, float* colors) {
+    const int tiles = s.tiles_x() * s.tiles_y(), chunks = int((s.n + chunk - 1) / chunk);
+    Buffer rows(sizeof(float) * curvature_stride * size_t(state.n_pairs + 1));
+    each(tiles, s.threads, [&](int t) { blend_tile_curvature(s, state, out, weights, t, rows.as<float>()); });
+    const Camera cam(s);
+    each(chunks, s.threads, [&](int task) {
+        const int64_t first = int64_t(task) * chunk;
+        curvature_chunk(cam, s, state, rows.as<float>(), blocks, colors, first, first + chunk < s.n ? first + chunk : s.n);
+    });
+}
+
 extern const SplatKernels splat_kernels;
 extern const ImageKernels image_kernels;
-const SplatKernels splat_kernels = {forward, blend, backward};
-const ImageKernels image_kernels = {adam, ssim, ssim_backward};
+const SplatKernels splat_kernels = {forward, blend, backward, curvature};
+const ImageKernels image_kernels = {adam, solve_blocks, ssim, ssim_backward};
 
 }  // namespace ISA

@@ -21,9 +21,20 @@ struct AdamArrays {
     int threads;
 };
 
+/// Symmetric systems of 1 to 16 unknowns: blocks (rows, n (n + 1) / 2) are upper triangles, row by row.
+struct BlockArrays {
+    int64_t rows;
+    int unknowns;
+    const float *blocks, *gradients;
+    float* steps;
+    float damping;
+    int threads;
+};
+
 /// The kernels of one instruction set.
 struct ImageKernels {
     void (*adam)(const AdamArrays&);
+    bool (*solve_blocks)(const BlockArrays&);
     void (*ssim)(const ImageShape&, const float* x, const float* y, float* map, float* partials);
     void (*ssim_backward)(const ImageShape&, const float* x, const float* y, const float* partials, const float* incoming, float* gradient);
 };

@@ -145,6 +145,20 @@ void splats_backward(const Scene& scene, In<float> records, In<int32_t> runs, In
     chosen.splats->backward(scene.s, state, out, g);
 }
 
+void splats_curvature(const Scene& scene, In<float> records, In<int32_t> runs, In<int32_t> tile_start, In<int32_t> pairs, In<float> image, In<float> weights,
+                      Out<float> blocks, Out<float> colors) {
+    const SplatState state = saved(records, runs, tile_start, pairs);
+    SplatImages out{const_cast<float*>(image.data()), nullptr, nullptr};
+    nb::gil_scoped_release unlocked;
+    chosen.splats->curvature(scene.s, state, out, weights.data(), blocks.data(), colors.data());
+}
+
+bool solve_blocks(In<float> blocks, In<float> gradients, Out<float> steps, float damping, int threads) {
+    BlockArrays a{int64_t(gradients.shape(0)), int(gradients.shape(1)), blocks.data(), gradients.data(), steps.data(), damping, threads};
+    nb::gil_scoped_release unlocked;
+    return chosen.images->solve_blocks(a);
+}
+
 ImageShape image_shape(const In<float>& image, int threads) {
     return {int(image.shape(0)), int(image.shape(1)), int(image.shape(2)), threads};
 }
@@ -241,6 +255,8 @@ NB_MODULE(_cpu, m) {
     m.def("splats_blend", &splats_blend);
     m.def("splats_backward", &splats_backward, "scene"_a, "records"_a, "runs"_a, "tile_start"_a, "pairs"_a, "image"_a, "alpha"_a, "image_gradient"_a,
           "alpha_gradient"_a.none(), "means"_a, "quats"_a, "scales"_a, "opacities"_a, "colors"_a, "features"_a.none(), "camera"_a, "background"_a);
+    m.def("splats_curvature", &splats_curvature);
+    m.def("solve_blocks", &solve_blocks);
     m.def("ssim", &ssim, "x"_a, "y"_a, "map"_a, "partials"_a.none(), "threads"_a);
     m.def("ssim_backward", &ssim_backward, "x"_a, "y"_a, "partials"_a, "incoming"_a, "gradient"_a, "threads"_a);
     m.def("adam", &adam, "parameter"_a, "gradient"_a, "first"_a, "second"_a, "factors"_a, "rates"_a, "limits"_a.none(), "limit"_a, "beta1"_a, "beta2"_a,

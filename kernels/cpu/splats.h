@@ -97,6 +97,7 @@ struct SplatKernels {
     void (*forward)(const SplatScene&, SplatState&, const SplatImages&, AllocatePairs, void* context);
     void (*blend)(const SplatScene&, const SplatState&, const SplatImages&);
     void (*backward)(const SplatScene&, const SplatState&, const SplatImages&, const SplatGradients&);
+    void (*curvature)(const SplatScene&, const SplatState&, const SplatImages&, const float* weights, float* blocks, float* colors);
 };
 
 }  // namespace egregium

@@ -1,0 +1,79 @@
+"""The Jacobian of a view of splats as a dense matrix: what ``kernels.splat_jacobian`` gives products of.
+
+J is differentiated through the reference rasterizer in forward mode, unknown by unknown, those of
+``kernels/splat_jacobian.py``. Small scenes only: J has H · W · D rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from kernels.reference.rasterize_splats import rasterize_splats
+from kernels.splat_jacobian import UNKNOWNS, turn
+
+
+def view(
+    geometry: Tensor,
+    colors: Tensor,
+    splats: tuple[Tensor, ...],
+    viewmat: Tensor,
+    K: Tensor,
+    width: int,
+    height: int,
+    **settings: Any,
+) -> Tensor:
+    """Return the (H, W, D) image after a step by the unknowns.
+
+    Args:
+        geometry: (N, 10).
+        colors: shaped as the colours.
+        splats: means, quats, scales, opacities, colors.
+        viewmat, K, width, height: the camera.
+        settings: as of :func:`kernels.rasterize_splats.rasterize_splats`.
+    """
+    means, quats, scales, opacities, own = splats
+    return rasterize_splats(
+        means + geometry[:, :3],
+        turn(quats, geometry[:, 6:9]),
+        scales * geometry[:, 3:6].exp(),
+        (torch.logit(opacities) + geometry[:, 9]).sigmoid(),
+        own + colors,
+        viewmat[None],
+        K[None],
+        width,
+        height,
+        **settings,
+    )[0][0]
+
+
+def jacobian(
+    splats: tuple[Tensor, ...],
+    viewmat: Tensor,
+    K: Tensor,
+    width: int,
+    height: int,
+    **settings: Any,
+) -> tuple[Tensor, Tensor]:
+    """Return ∂ image / ∂ geometry (H, W, D, N, 10) and ∂ image / ∂ colors (H, W, D, *colors.shape)."""
+    zeros = (splats[0].new_zeros(len(splats[0]), UNKNOWNS), torch.zeros_like(splats[4]))
+    found = []
+    for which, zero in enumerate(zeros):
+        columns = []
+        for k in range(zero.numel()):
+            with forward_ad.dual_level():
+                one = torch.zeros_like(zero).flatten().index_fill(0, torch.tensor(k), 1).view_as(zero)
+                steps = [forward_ad.make_dual(zero, one) if which == i else z for i, z in enumerate(zeros)]
+                image = view(steps[0], steps[1], splats, viewmat, K, width, height, **settings)
+                tangent = forward_ad.unpack_dual(image).tangent
+                columns.append(torch.zeros_like(image) if tangent is None else tangent)
+        found.append(torch.stack(columns, dim=-1).unflatten(-1, zero.shape))
+    return found[0], found[1]
+
+
+def blocks(to_geometry: Tensor, weights: Tensor) -> Tensor:
+    """Return each splat's block of Jᵀ W J, (N, 10, 10), of the first part of :func:`jacobian`."""
+    return torch.einsum("hwdni,hwd,hwdnj->nij", to_geometry, weights, to_geometry)

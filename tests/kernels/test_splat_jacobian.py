@@ -1,0 +1,162 @@
+"""Products of one view's Jacobian against the dense one, differentiated by autograd through the twin in float64."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels.reference import splat_jacobian as twin
+from kernels.solve_blocks import solve_blocks
+from kernels.splat_jacobian import UNKNOWNS, SplatJacobian, turn
+
+WIDTH, HEIGHT = 37, 29
+BACKGROUND = torch.tensor([0.2, 0.5, 0.9])
+UPPER = torch.triu_indices(UNKNOWNS, UNKNOWNS)
+
+
+def scene(seed: int, count: int = 9, *, needles: bool = False, degree: int | None = None) -> tuple[Any, ...]:
+    """Return splats before a turned camera, float64 of float32 values, and the camera."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape: int, low: float = -1, high: float = 1) -> Tensor:
+        return torch.rand(shape, generator=generator) * (high - low) + low
+
+    scales = uniform(count, 3, low=-3, high=-1.2).exp()
+    if needles:
+        scales[:, 0], scales[:, 1:] = 1.5, 1e-3
+    colors = uniform(count, 3, low=0.1, high=0.9) if degree is None else uniform(count, (degree + 1) ** 2, 3)
+    splats = (uniform(count, 3), uniform(count, 4), scales, uniform(count, low=0.1, high=0.95), colors)
+    viewmat = torch.eye(4)
+    viewmat[:3, :3] = torch.linalg.qr(torch.eye(3) + 0.2 * uniform(3, 3))[0]
+    viewmat[:3, :3] *= torch.sign(torch.linalg.det(viewmat[:3, :3]))
+    if viewmat[2, 2] < 0:
+        viewmat[1:3, :3] *= -1
+    viewmat[:3, 3] = torch.tensor([0.1, -0.05, 3.0])
+    K = torch.tensor([[30.0, 0, 18.2], [0, 33, 14.1], [0, 0, 1]])
+    splats = (splats[0], torch.nn.functional.normalize(splats[1], dim=1), *splats[2:])
+    return splats, viewmat, K
+
+
+def kernel_of(antialiased: bool = False, degree: int | None = None, needles: bool = False) -> SplatJacobian:
+    """Return the kernel's view of a scene of a few splats."""
+    splats, viewmat, K = scene(3, 5, degree=degree, needles=needles)
+    mode = "antialiased" if antialiased else "classic"
+    return SplatJacobian(
+        *splats, viewmat, K, WIDTH, HEIGHT, background=BACKGROUND, sh_degree=degree, rasterize_mode=mode
+    )
+
+
+@cache
+def dense_of(antialiased: bool = False, degree: int | None = None, needles: bool = False) -> tuple[Tensor, Tensor]:
+    """Return the dense Jacobian of the same view by geometry and by colours."""
+    splats, viewmat, K = scene(3, 5, degree=degree, needles=needles)
+    return twin.jacobian(
+        tuple(t.double() for t in splats),
+        viewmat.double(),
+        K.double(),
+        WIDTH,
+        HEIGHT,
+        backgrounds=BACKGROUND.double()[None],
+        sh_degree=degree,
+        rasterize_mode="antialiased" if antialiased else "classic",
+    )
+
+
+def weights(seed: int) -> Tensor:
+    return torch.rand(HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(seed + 99))
+
+
+KINDS = [{}, {"antialiased": True}, {"degree": 0}, {"needles": True}]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_blocks_are_those_of_the_dense_jacobian(kind, instruction_set):
+    geometry, colors = dense_of(**kind)
+    expected = twin.blocks(geometry, weights(3).double())
+    got = kernel_of(**kind).blocks(weights(3))
+    diagonal = expected.diagonal(dim1=1, dim2=2)
+    assert (diagonal.amax(1) > 1e-4).all()
+    # A needle turned about itself changes nothing: its share is nothing, too, beside what the block holds else.
+    diagonal = diagonal + 1e-9 * diagonal.amax(1, keepdim=True)
+    size = (diagonal[:, UPPER[0]] * diagonal[:, UPPER[1]]).sqrt()
+    error = (got.geometry.double() - expected[:, UPPER[0], UPPER[1]]).abs() / size
+    assert error.amax() < 2e-3
+    by_colour = torch.einsum("hwdnk,hwd,hwdnk->nk", colors.flatten(4), weights(3).double(), colors.flatten(4))
+    torch.testing.assert_close(got.colors.flatten(1).double(), by_colour, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("needles", [False, True])
+def test_thousands_of_blocks_are_positive_semidefinite_and_solved(needles, instruction_set):
+    splats, viewmat, K = scene(7, 4000, needles=needles)
+    splats = (*splats[:3], 0.02 * splats[3], splats[4])  # faint, so that the last is seen, too
+    blocks = SplatJacobian(*splats, viewmat, K, WIDTH, HEIGHT).blocks(weights(7)).geometry
+    full = torch.zeros(len(blocks), UNKNOWNS, UNKNOWNS, dtype=torch.float64)
+    full[:, UPPER[0], UPPER[1]] = blocks.double()
+    full[:, UPPER[1], UPPER[0]] = blocks.double()
+    diagonal = full.diagonal(dim1=1, dim2=2)
+    assert (diagonal >= 0).all()
+    assert (diagonal.amax(1) > 0).sum() > 2000
+    unit = torch.where(diagonal > 1e-6 * diagonal.amax(1, keepdim=True), diagonal.rsqrt(), 0)
+    scaled = torch.linalg.eigvalsh(full * unit[:, :, None] * unit[:, None])
+    assert scaled.amin() > -1e-3, "of a unit diagonal"
+    gradients = torch.randn(len(blocks), UNKNOWNS, generator=torch.Generator().manual_seed(0)) * diagonal.sqrt().float()
+    steps = solve_blocks(blocks, gradients, 0.01)
+    assert steps.isfinite().all()
+    assert ((steps * gradients).sum(1) >= 0).all(), "downhill"
+
+
+def test_solutions_are_those_of_the_damped_systems():
+    generator = torch.Generator().manual_seed(1)
+    for n in (1, 3, 10, 16):
+        half = torch.randn(101, n, n + 2, generator=generator)
+        full = half @ half.mT
+        gradients = torch.randn(101, n, generator=generator)
+        upper = torch.triu_indices(n, n)
+        got = solve_blocks(full[:, upper[0], upper[1]], gradients, 0.1)
+        damped = full + 0.1 * torch.diag_embed(full.diagonal(dim1=1, dim2=2))
+        torch.testing.assert_close(got, torch.linalg.solve(damped, gradients), rtol=2e-3, atol=2e-3)
+    one = torch.zeros(2, 3)
+    one[1] = torch.tensor([4.0, 0, 0])  # nothing hangs on the second unknown
+    assert solve_blocks(one, torch.ones(2, 2), 0.0).tolist() == [[0, 0], [0.25, 0]]
+
+
+def test_what_is_not_finite_fails_loudly():
+    with pytest.raises(FloatingPointError, match="not finite"):
+        solve_blocks(torch.full((9, 3), float("nan")), torch.ones(9, 2), 0.1)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        solve_blocks(torch.ones(9, 3), torch.full((9, 2), float("inf")), 0.1)
+    with pytest.raises(ValueError, match="blocks must have shape"):
+        solve_blocks(torch.ones(9, 4), torch.ones(9, 2), 0.1)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, {"degree": 2}], ids=str)
+def test_the_transposed_product_is_that_of_the_dense_jacobian(kind, instruction_set):
+    geometry, colors = dense_of(**kind)
+    cotangent = weights(3) - 0.5
+    got = kernel_of(**kind).vjp(cotangent)
+    expected = torch.einsum("hwdni,hwd->ni", geometry, cotangent.double())
+    torch.testing.assert_close(got.geometry.double(), expected, rtol=2e-3, atol=2e-3 * float(expected.abs().amax()))
+    to_colors = torch.einsum("hwdnk,hwd->nk", colors.flatten(4), cotangent.double())
+    torch.testing.assert_close(got.colors.flatten(1).double(), to_colors, rtol=2e-3, atol=1e-4)
+
+
+def test_turning_is_a_rotation_about_the_splats_own_axes():
+    quats = torch.nn.functional.normalize(torch.randn(50, 4, generator=torch.Generator().manual_seed(0)), dim=1)
+    turned = turn(quats, torch.tensor([0.0, 0, torch.pi / 2]).expand(50, 3))
+    expected = torch.tensor([0.5**0.5, 0, 0, 0.5**0.5])
+    relative = torch.stack(
+        [
+            (quats * turned).sum(1),
+            quats[:, 0] * turned[:, 3]
+            - quats[:, 3] * turned[:, 0]
+            + quats[:, 2] * turned[:, 1]
+            - quats[:, 1] * turned[:, 2],
+        ],
+        1,
+    )
+    torch.testing.assert_close(relative.abs(), expected[[0, 3]].expand(50, 2), rtol=1e-5, atol=1e-5)
+    assert torch.equal(turn(quats, torch.zeros(50, 3)), torch.nn.functional.normalize(quats, dim=1))
