@@ -17,6 +17,7 @@ from recon.job_files import write_json
 from recon.pipelines.photo_stages import Prepared, capture_of
 from recon.pipelines.photo_views import mean_of
 from recon.pipelines.splats_stages import SplatsContext
+from recon.splats.block_fit import BlockFit
 from recon.splats.fit import Fit, Progress
 from recon.splats.initial import hull_points, random_points, splats_at, thinned
 from recon.splats.model import Splats
@@ -29,6 +30,8 @@ EVALUATIONS = 12
 """How often a fit is measured on its validation photos."""
 PATIENCE = 4
 """A fit ends early when so many measurements in a row have not been its best."""
+
+KINDS: dict[str, type[Fit]] = {"adam": Fit, "block-lm": BlockFit}
 
 
 def fit(context: SplatsContext) -> None:
@@ -146,10 +149,10 @@ def _begun(
     config, checkpoint = context.config, context.load_checkpoint()
     if checkpoint is None:
         points = _initial_points(context, prepared, photos)
-        return Fit(splats_at(points, config.sh_degree), photos, background, config), Best()
+        return KINDS[config.optimizer](splats_at(points, config.sh_degree), photos, background, config), Best()
     tensors, state = checkpoint
     parameters = {n.removeprefix("splats."): t for n, t in tensors.items() if n.startswith("splats.")}
-    model = Fit(Splats(**parameters), photos, background, config)
+    model = KINDS[config.optimizer](Splats(**parameters), photos, background, config)
     model.load_state(tensors, state["step"], state["initial_count"])
     return model, Best(**state["best"], tensors={n: t for n, t in tensors.items() if n.startswith("best.")})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from recon.capture.config import PhotosConfig
 from recon.config import setting
@@ -18,6 +18,9 @@ class SplatsConfig(PhotosConfig):
     }
 
     steps: int = setting(4000, "Steps of optimisation.", group="Fitting", ge=1, le=1_000_000)
+    optimizer: Literal["adam", "block-lm"] = setting(
+        "adam", "How steps are taken: Adam, or Levenberg-Marquardt by each splat's block.", group="Fitting"
+    )
     splats: int = setting(100_000, "Most splats the model may have.", group="Fitting", ge=100, le=10_000_000)
     sh_degree: int = setting(3, "Degree of the view-dependent colour: 0 is matte.", group="Fitting", ge=0, le=3)
     views_per_step: int = setting(1, "Photos that each step looks at.", group="Fitting", ge=1, le=64)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,7 +63,7 @@ class Fit:
     background: Tensor
     config: SplatsConfig
     step: int = 0
-    optimiser: Adam = field(init=False)
+    optimiser: Any = field(init=False)
     corrections: Corrections = field(init=False)
     initial_count: int = field(init=False)
     unseen: Tensor = field(init=False)
@@ -70,7 +71,7 @@ class Fit:
     def __post_init__(self) -> None:
         self.initial_count = len(self.splats)
         self.unseen = torch.zeros(len(self.splats), dtype=torch.int64)
-        self.optimiser = Adam(self.splats.tensors(), rules(self.splats))
+        self.optimiser = self._make_optimiser()
         self.corrections = Corrections(len(self.photos), self.config.refine_cameras, self.config.exposure)
 
     @property
@@ -100,6 +101,9 @@ class Fit:
     def target(self, index: int) -> Target:
         """Return photo ``index`` at this step's size."""
         return self.photos[index].levels[self.level]
+
+    def _make_optimiser(self) -> Any:
+        return Adam(self.splats.tensors(), rules(self.splats))
 
     def _views(self) -> list[int]:
         """Return the photos of this step: each appears once before any appears again."""
@@ -168,7 +172,7 @@ class Fit:
         return {
             "unseen": self.unseen,
             **{f"splats.{name}": t for name, t in self.splats.tensors().items()},
-            **{f"adam.{name}": t for name, t in self.optimiser.state().items()},
+            **{f"optimiser.{name}": t for name, t in self.optimiser.state().items()},
             **{f"corrections.{name}": t for name, t in self.corrections.state().items()},
         }
 
@@ -179,8 +183,8 @@ class Fit:
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
         self.splats = Splats(**{name: t.clone() for name, t in part("splats.").items()})
-        self.optimiser = Adam(self.splats.tensors(), rules(self.splats))
-        self.optimiser.load_state(part("adam."))
+        self.optimiser = self._make_optimiser()
+        self.optimiser.load_state(part("optimiser."))
         self.corrections.load_state(part("corrections."))
         self.unseen = tensors["unseen"].clone()
         self.step, self.initial_count = step, initial_count

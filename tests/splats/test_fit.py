@@ -9,6 +9,7 @@ import torch
 from splat_worlds import blobs, photos_of, ring
 
 from recon.capture.capture import Points
+from recon.splats.block_fit import BlockFit
 from recon.splats.config import SplatsConfig
 from recon.splats.corrections import Corrections
 from recon.splats.fit import Fit, photometric_loss
@@ -16,13 +17,15 @@ from recon.splats.initial import hull_points, splats_at, thinned
 from recon.splats.photos import Target
 from recon.splats.render import Pose, render
 
+KINDS = [Fit, BlockFit]
 
-def start(steps: int, **settings: object) -> Fit:
+
+def start(steps: int, kind: type[Fit] = Fit, **settings: object) -> Fit:
     truth = blobs(40)
     generator = np.random.default_rng(0)
     points = Points(generator.uniform(-0.3, 0.3, (150, 3)), np.full((150, 3), 0.5, np.float32))
     config = SplatsConfig(steps=steps, splats=300, sh_degree=1, **settings)
-    return Fit(splats_at(points, 1), photos_of(truth, ring(10)), torch.zeros(3), config)
+    return kind(splats_at(points, 1), photos_of(truth, ring(10)), torch.zeros(3), config)
 
 
 def error(model: Fit) -> float:
@@ -33,8 +36,9 @@ def error(model: Fit) -> float:
         return float((render(model.splats, Pose.of(camera))[0] - truth).square().mean())
 
 
-def test_fits_what_it_has_not_seen() -> None:
-    model = start(250)
+@pytest.mark.parametrize("kind", KINDS)
+def test_fits_what_it_has_not_seen(kind: type[Fit]) -> None:
+    model = start(250, kind)
     before = error(model)
     for _ in model.run():
         pass
@@ -43,14 +47,15 @@ def test_fits_what_it_has_not_seen() -> None:
     assert len(model.splats) <= 300
 
 
-def test_going_on_takes_the_same_steps() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_going_on_takes_the_same_steps(kind: type[Fit]) -> None:
     """Across a change of the splats' number, the level of the photos and the degree of the colour."""
-    whole = start(220)
+    whole = start(220, kind)
     states = []
     for _ in whole.run():
         if whole.step == 90:
             states = [{name: t.clone() for name, t in whole.state().items()}]
-    resumed = start(220)
+    resumed = start(220, kind)
     resumed.load_state(states[0], 90, whole.initial_count)
     for _ in resumed.run():
         pass

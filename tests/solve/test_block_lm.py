@@ -1,0 +1,117 @@
+"""The stochastic solver on a curve, on cameras and points, and where a first-order method stalls; no splats in it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from recon.solve.block_lm import BlockLM, BlockRule
+
+FAST = BlockRule(rate=0.5, decay=0.05, damping=1e-3, momentum=0.5, memory=0.5)
+
+
+def upper(full: Tensor) -> Tensor:
+    rows, columns = torch.triu_indices(full.shape[1], full.shape[1])
+    return full[:, rows, columns]
+
+
+def test_fits_curves_by_samples() -> None:
+    """Of y = a exp(b x) + c, many at once, each step sees eight samples of each."""
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.stack([torch.rand(50, generator=generator) + shift for shift in (0.5, -2.0, 0.0)], 1)
+    found = torch.tensor([1.0, 0.0, 0.0]).repeat(50, 1)
+    everyone = torch.ones(50, dtype=torch.bool)
+    solver = BlockLM(50, 3, FAST)
+    for step in range(400):
+        x = 3 * torch.rand(50, 8, generator=generator)
+        grown = (found[:, 1:2] * x).exp()
+        residual = found[:, :1] * grown + found[:, 2:] - (truth[:, :1] * (truth[:, 1:2] * x).exp() + truth[:, 2:])
+        J = torch.stack([grown, found[:, :1] * x * grown, torch.ones_like(x)], 2)
+        solver.see(upper(J.mT @ J), everyone)
+        found += solver.step((J.mT @ residual[:, :, None])[:, :, 0], everyone, step / 400, torch.full((3,), 0.5))
+    torch.testing.assert_close(found, truth, rtol=0, atol=1e-3)
+
+
+def test_adjusts_cameras_and_points() -> None:
+    """Orthographic cameras at unknown angles and shifts, unknown points: both sides' blocks, one view a step."""
+    generator = torch.Generator().manual_seed(1)
+    points = torch.randn(40, 2, generator=generator)
+    angles, shifts = torch.linspace(0, 3, 12), 0.3 * torch.randn(12, generator=generator)
+    angles[0], shifts[:2] = 0, 0
+    seen = angles.cos()[:, None] * points[:, 0] + angles.sin()[:, None] * points[:, 1] + shifts[:, None]
+    cameras = torch.stack([angles, shifts], 1) + 0.1 * torch.randn(12, 2, generator=generator)
+    found = points + 0.2 * torch.randn(40, 2, generator=generator)
+
+    def cost() -> float:
+        a, s = cameras[:, :1], cameras[:, 1:]
+        return float((a.cos() * found[:, 0] + a.sin() * found[:, 1] + s - seen).square().mean().sqrt())
+
+    first = cost()
+    of_points, of_cameras = BlockLM(40, 2, FAST), BlockLM(12, 2, FAST)
+    for step in range(600):
+        view = step % 12
+        a, s = cameras[view]
+        residual = a.cos() * found[:, 0] + a.sin() * found[:, 1] + s - seen[view]
+        J = torch.stack([a.cos(), a.sin()]).expand(40, 1, 2)
+        K = torch.stack([-a.sin() * found[:, 0] + a.cos() * found[:, 1], torch.ones(40)], 1)
+        one = torch.zeros(12, dtype=torch.bool)
+        one[view] = True
+        gradient, blocks = torch.zeros(12, 2), torch.zeros(12, 3)
+        gradient[view], blocks[view] = K.T @ residual, upper((K.T @ K)[None])[0]
+        everyone = torch.ones(40, dtype=torch.bool)
+        of_points.see(upper(J.mT @ J), everyone)
+        of_cameras.see(blocks, one)
+        limit = torch.full((2,), 0.3)
+        found = found + of_points.step(J[:, 0] * residual[:, None], everyone, step / 600, limit)
+        cameras = cameras + of_cameras.step(gradient, one, step / 600, limit)
+    assert cost() < 0.02 * first
+
+
+def test_converges_where_descent_stalls() -> None:
+    """A valley whose floor is 10^4 times flatter than its walls: Rosenbrock's, as residuals 10 (y - x²) and 1 - x."""
+    found, descent = torch.tensor([[-1.2, 1.0]]), torch.tensor([[-1.2, 1.0]])
+    solver = BlockLM(1, 2, BlockRule(rate=1, decay=1, damping=1e-3, momentum=0, memory=0))
+    on = torch.ones(1, dtype=torch.bool)
+
+    def terms(at: Tensor) -> tuple[Tensor, Tensor]:
+        x, y = at[0]
+        residual = torch.stack([10 * (y - x * x), 1 - x])
+        return residual, torch.stack([torch.stack([-20 * x, torch.tensor(10.0)]), torch.tensor([-1.0, 0])])
+
+    for step in range(60):
+        residual, J = terms(found)
+        solver.see(upper((J.T @ J)[None]), on)
+        found = found + solver.step((J.T @ residual)[None], on, step / 60, torch.tensor([1.0, 1.0]))
+        residual, J = terms(descent)
+        descent = descent - 1e-3 * (J.T @ residual)[None]
+    torch.testing.assert_close(found, torch.ones(1, 2), rtol=0, atol=1e-3)
+    assert (descent - 1).abs().max() > 0.5
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_rows_left_alone_and_new_rows(diagonal: bool) -> None:
+    solver = BlockLM(3, 2, BlockRule(rate=1, decay=0.1, damping=0), diagonal=diagonal)
+    blocks = torch.tensor([[4.0, 2.0]] * 3) if diagonal else torch.tensor([[4.0, 0.0, 2.0]] * 3)
+    some = torch.tensor([True, False, True])
+    solver.see(blocks, some)
+    limits = torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.1, 0.1]])
+    change = solver.step(torch.full((3, 2), 2.0), some, 0.0, limits)
+    torch.testing.assert_close(change, torch.tensor([[-0.5, -1.0], [0.0, 0.0], [-0.1, -0.1]]))
+    before = solver.state()
+    before = {name: t.clone() for name, t in before.items()}
+    solver.step(torch.full((3, 2), 9.0), torch.zeros(3, dtype=torch.bool), 0.5, limits)
+    assert all(torch.equal(before[name], t) for name, t in solver.state().items())
+    solver.replace(torch.tensor([2, -1]))
+    assert torch.equal(solver.state()["h"][0], before["h"][2])
+    assert not solver.state()["h"][1].any()
+    assert not solver.step(torch.ones(2, 2), torch.tensor([False, True]), 0.0, limits[:2]).any(), "no block, no step"
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_what_is_not_finite_fails_loudly(diagonal: bool) -> None:
+    solver = BlockLM(1, 1, BlockRule(), diagonal=diagonal)
+    on = torch.ones(1, dtype=torch.bool)
+    solver.see(torch.ones(1, 1), on)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        solver.step(torch.full((1, 1), float("nan")), on, 0.0, torch.ones(1))
