@@ -1,4 +1,4 @@
-"""Fitting splats to photos by Adam: coarse to fine, with a splat budget, resumable at any step.
+"""Fitting splats to photos, here by Adam: coarse to fine, with a splat budget, resumable at any step.
 
     loss = (1 − λ) mean |render − photo| + λ (1 − mean SSIM)                          (Kerbl et al. 2023, eq. 7)
            + λ_s mean √eig(Σ)                                      (3DGS-MCMC, Kheradmand et al. 2024, §4.3)
