@@ -172,15 +172,16 @@ def final_loss(capture: Path, job: Path, **settings: object) -> float:
     return losses[-1]
 
 
-def test_corrected_cameras_fit_better_and_are_exported(tmp_path):
+@pytest.mark.parametrize("optimizer", ["adam", "block-lm"])
+def test_corrected_cameras_fit_better_and_are_exported(optimizer, tmp_path):
     def shake(i: int, pose: np.ndarray) -> np.ndarray:
         shaken = pose.copy()
         shaken[:3, 3] += 0.04 * np.random.default_rng(i).normal(size=3)  # two pixels or so
         return shaken
 
     capture = write_capture(tmp_path / "in", pose=shake)
-    fixed = final_loss(capture, tmp_path / "fixed")
-    refined = final_loss(capture, tmp_path / "refined", refine_cameras=True)
+    fixed = final_loss(capture, tmp_path / "fixed", optimizer=optimizer)
+    refined = final_loss(capture, tmp_path / "refined", optimizer=optimizer, refine_cameras=True)
     assert refined < 0.8 * fixed
 
     def astray(job: Path) -> float:
