@@ -230,7 +230,7 @@ def _channels(colors: Tensor, features: Tensor | None) -> int:
     return (3 if colors.ndim == 3 else colors.shape[1]) + (0 if features is None else features.shape[1])
 
 
-def _scene(tensors: list[Tensor | None], numbers: tuple[Any, ...]) -> tuple[Any, list[Tensor | None]]:
+def scene_of(tensors: list[Tensor | None], numbers: tuple[Any, ...]) -> tuple[Any, list[Tensor | None]]:
     """Return the C++ scene and the contiguous tensors it points into, which must outlive it."""
     held = [None if t is None else t.detach().contiguous() for t in tensors]
     mask = held[-1]
@@ -260,7 +260,7 @@ def _forward_cpu(
     antialiased: bool,
     median: bool,
 ) -> tuple[Tensor, ...]:
-    scene, _held = _scene(
+    scene, _held = scene_of(
         [means, quats, scales, opacities, colors, features, viewmat, K, background, mask],
         (width, height, sh_degree, near_plane, far_plane, eps2d, antialiased),
     )
@@ -299,7 +299,7 @@ def _backward_cpu(
     eps2d: float,
     antialiased: bool,
 ) -> tuple[Tensor, ...]:
-    scene, _held = _scene(
+    scene, _held = scene_of(
         [means, quats, scales, opacities, colors, features, viewmat, K, background, mask],
         (width, height, sh_degree, near_plane, far_plane, eps2d, antialiased),
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 from kernels import _cpu
 from kernels.arguments import check_splats
 from kernels.checks import require_dtype
-from kernels.rasterize_splats import _scene
+from kernels.rasterize_splats import scene_of
 
 UNKNOWNS = 10
 """Of a splat's geometry and opacity: mean, log scale, rotation vector, logit."""
@@ -97,22 +97,13 @@ class SplatJacobian:
             render_mode="RGB",
         )
         require_dtype("splat_jacobian", means, torch.float32)
-        self._channels = 3 if sh_degree is not None else colors.shape[1]
-        self._scene, self._held = _scene(
-            [means, quats, scales, opacities, colors, None, viewmat, K, background, mask],
-            (
-                width,
-                height,
-                -1 if sh_degree is None else sh_degree,
-                near_plane,
-                far_plane,
-                eps2d,
-                rasterize_mode == "antialiased",
-            ),
-        )
-        self.image = means.new_empty(height, width, self._channels)
-        self.alpha = means.new_empty(height, width)
-        self._saved = [torch.from_numpy(a) for a in _cpu.splats_forward(self._scene, self.image, self.alpha, None)]
+        tensors = [means, quats, scales, opacities, colors, None, viewmat, K, background, mask]
+        self._tensors = [None if t is None else t.detach() for t in tensors]
+        antialiased = rasterize_mode == "antialiased"
+        degree = -1 if sh_degree is None else sh_degree
+        self._numbers = (width, height, degree, near_plane, far_plane, eps2d, antialiased)
+        found = torch.ops.egregium.rasterize_splats(*self._tensors, *self._numbers, False)
+        self.image, self.alpha, _, *self._saved = found
         self.touched = self._saved[1][:, 1] > 0
 
     def vjp(self, cotangent: Tensor) -> Gradients:
@@ -121,15 +112,11 @@ class SplatJacobian:
         Args:
             cotangent: (H, W, D) r.
         """
-        means, quats, scales, opacities, colors = self._splats()
-        outs = [torch.empty_like(t) for t in (means, quats, scales, opacities, colors)]
-        camera = torch.empty(16, dtype=torch.float64)
-        background = torch.empty(self._channels, dtype=torch.float64)
-        image = self._weights("cotangent", cotangent)
-        _cpu.splats_backward(
-            self._scene, *self._saved, self.image, self.alpha, image, None, *outs, None, camera, background
+        (_, quats, scales, opacities, _), image = self._splats(), self._like_image("cotangent", cotangent)
+        found = torch.ops.egregium.rasterize_splats_backward(
+            image, None, self.image, self.alpha, *self._saved, *self._tensors, *self._numbers
         )
-        to_means, to_quats, to_scales, to_opacities, to_colors = outs
+        to_means, to_quats, to_scales, to_opacities, to_colors, _, viewmat, K, _ = found
         geometry = torch.cat(
             [
                 to_means,
@@ -139,9 +126,6 @@ class SplatJacobian:
             ],
             dim=1,
         )
-        viewmat, K = means.new_zeros(4, 4), means.new_zeros(3, 3)
-        viewmat[:3, :3], viewmat[:3, 3] = camera[:9].view(3, 3), camera[9:12]
-        K[0, 0], K[1, 1], K[0, 2], K[1, 2] = camera[12:].float()
         return Gradients(geometry, to_colors, viewmat, K)
 
     def blocks(self, weights: Tensor) -> Blocks:
@@ -156,17 +140,18 @@ class SplatJacobian:
         Raises:
             ValueError: more than three channels.
         """
-        if self._channels > 3:
-            raise ValueError(f"blocks are of at most 3 channels, not {self._channels}")
-        colors = self._splats()[4]
+        if self.image.shape[2] > 3:
+            raise ValueError(f"blocks are of at most 3 channels, not {self.image.shape[2]}")
+        colors, image = self._splats()[4], self._like_image("weights", weights)
         found = Blocks(colors.new_zeros(len(colors), UNKNOWNS * (UNKNOWNS + 1) // 2), torch.zeros_like(colors))
-        _cpu.splats_curvature(self._scene, *self._saved, self.image, self._weights("weights", weights), *found)
+        scene, _held = scene_of(self._tensors, self._numbers)
+        _cpu.splats_curvature(scene, *self._saved, self.image, image, *found)
         return found
 
     def _splats(self) -> list[Tensor]:
-        return [t for t in self._held[:5] if t is not None]
+        return [t for t in self._tensors[:5] if t is not None]
 
-    def _weights(self, name: str, image: Tensor) -> Tensor:
+    def _like_image(self, name: str, image: Tensor) -> Tensor:
         if image.shape != self.image.shape or image.dtype != torch.float32:
             raise ValueError(
                 f"{name} must be float32 {tuple(self.image.shape)}, not {image.dtype} {tuple(image.shape)}"
