@@ -226,6 +226,7 @@ def test_jobs_are_cloned_and_deleted(visit, served):
     page.get_by_label("Name").fill("Twin")
     page.get_by_role("button", name="Reconstruct").click()
     page.get_by_role("heading", name="Take away").wait_for()  # soon: nothing was changed, and nothing is done again
+    wait_until(lambda: _painted(page))  # Gradio's 3D view, left while its library loads, asks a canvas that is gone
     side(page, "Jobs")
     asked = []
     page.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.accept()))
