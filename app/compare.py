@@ -1,4 +1,4 @@
-"""Photos that no fit has seen beside what was rendered from their cameras, for the page's compare slider."""
+"""Photos that judge a model beside what was rendered from their cameras, for the page's compare slider."""
 
 from __future__ import annotations
 

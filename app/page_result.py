@@ -44,7 +44,7 @@ def summary(state: JobState | None, facts: Sequence[tuple[str, str]]) -> str:
 
 
 def compare(state: JobState | None, pairs: Sequence[Pair]) -> str:
-    """Return held-out photos beside their renders, under a slider."""
+    """Return the photos that judge the model beside their renders, under a slider."""
     if state is None or not pairs:
         return ""
     parts = []
@@ -61,7 +61,7 @@ def compare(state: JobState | None, pairs: Sequence[Pair]) -> str:
             '<input type="range" min="0" max="100" value="50" step="0.5" aria-label="How much of the photo is shown" '
             "oninput=\"this.parentNode.style.setProperty('--at', this.value + '%')\"></div></details>"
         )
-    return f"<h4>Photos that the fit has not seen</h4>{''.join(parts)}"
+    return f"<h4>Photo and reconstruction</h4>{''.join(parts)}"
 
 
 def video(state: JobState | None) -> str:
