@@ -1,6 +1,8 @@
 // Many small symmetric positive systems at once, one a lane: (H + λ diag H) x = g by Cholesky's factorisation.
 //
 // LAPACK takes microseconds a system in overhead alone; here a hundred thousand of ten unknowns take some milliseconds.
+// A step of stochastic Levenberg–Marquardt is the same with what goes before and after: in torch, running averages, solve
+// and limits pass over the arrays a dozen times.
 #pragma once
 
 #include "buffers.h"
@@ -11,72 +13,141 @@
 namespace ISA {
 using namespace egregium;
 
-/// Returns whether all of it, given and found, is finite.
-bool solve_blocks(const BlockArrays& a) {
-    constexpr int rows_a_task = 1024, most = 16;
-    const int n = a.unknowns, size = n * (n + 1) / 2, tasks = int((a.rows + rows_a_task - 1) / rows_a_task);
+constexpr int most_unknowns = 16;
+
+/// Whether every lane is a finite number.
+inline bool finite_lanes(Vf v) { return !any(Mask(~lt(max(v, -v), splat(3e38f)))); }
+
+/// x becomes the solution; L[i][j], j <= i, holds the upper triangle's (j, i) and is lost. Returns whether all was finite.
+/// N is the number of unknowns where the compiler is to know it, else 0.
+template <int N> bool solve_lanes(Vf L[][most_unknowns], Vf* x, int unknowns, float damping) {
+    const int n = N ? N : unknowns;
+    // In units in which the diagonal is 1, correlations lie within ±1 and no pivot of what is positive semi-definite
+    // below λ: what lies beyond is rounding. An unknown that nothing hangs on does not move.
+    bool sound = true;
+    Vf unit[most_unknowns];
+    for (int i = 0; i < n; ++i) {
+        const Mask moves = lt(splat(1e-30f), L[i][i]);
+        unit[i] = keep(moves, 1.0f / sqrt(select(moves, L[i][i], splat(1.0f))));
+        sound &= finite_lanes(L[i][i]) && finite_lanes(x[i]);
+        x[i] *= unit[i];
+    }
+    for (int j = 0; j < n; ++j) {
+        Vf pivot = splat(1.0f + damping);
+        for (int k = 0; k < j; ++k) pivot -= L[j][k] * L[j][k];
+        const Vf inverse = 1.0f / sqrt(max(pivot, splat(max(damping, 1e-6f))));
+        L[j][j] = inverse;
+        for (int i = j + 1; i < n; ++i) {
+            sound &= finite_lanes(L[i][j]);
+            Vf v = max(min(L[i][j] * unit[i] * unit[j], splat(1.0f)), splat(-1.0f));
+            for (int k = 0; k < j; ++k) v -= L[i][k] * L[j][k];
+            L[i][j] = v * inverse;
+        }
+    }
+    for (int i = 0; i < n; ++i) {
+        for (int k = 0; k < i; ++k) x[i] -= L[i][k] * x[k];
+        x[i] *= L[i][i];
+    }
+    for (int i = n - 1; i >= 0; --i) {
+        for (int k = i + 1; k < n; ++k) x[i] -= L[k][i] * x[k];
+        x[i] *= L[i][i];
+    }
+    for (int i = 0; i < n; ++i) {
+        x[i] *= unit[i];
+        sound &= finite_lanes(x[i]);
+    }
+    return sound;
+}
+
+/// Calls f(first, end), which returns whether all is well, for ranges of rows; returns whether all is.
+template <class F> bool all_rows(int64_t rows, int threads, F&& f) {
+    constexpr int64_t rows_a_task = 1024;
+    const int tasks = int((rows + rows_a_task - 1) / rows_a_task);
     Buffer flags(size_t(tasks) + 64);
     uint8_t* sound = flags.as<uint8_t>();
-    each(tasks, a.threads, [&](int task) {
-        const int64_t end = a.rows < int64_t(task + 1) * rows_a_task ? a.rows : int64_t(task + 1) * rows_a_task;
-        bool broken = false;
-        for (int64_t row = int64_t(task) * rows_a_task; row < end; row += W) {
-            const int lanes = int(end - row < W ? end - row : W);
-            Vf L[most][most], x[most];  // L[i][j], j <= i, holds the upper triangle's (j, i)
-            int at = 0;
-            for (int j = 0; j < n; ++j)
-                for (int i = j; i < n; ++i, ++at) {
-                    Vf v = splat(0.0f);
-                    for (int l = 0; l < lanes; ++l) v[l] = a.blocks[(row + l) * size + at];
-                    L[i][j] = v;
-                }
-            for (int i = 0; i < n; ++i) {
-                Vf v = splat(0.0f);
-                for (int l = 0; l < lanes; ++l) v[l] = a.gradients[(row + l) * n + i];
-                x[i] = v;
-            }
-            // In units in which the diagonal is 1, correlations lie within ±1 and no pivot of what is positive semi-definite
-            // below λ: what lies beyond is rounding. An unknown that nothing hangs on does not move.
-            Vf unit[most];
-            for (int i = 0; i < n; ++i) {
-                const Mask moves = lt(splat(1e-30f), L[i][i]);
-                unit[i] = keep(moves, 1.0f / sqrt(select(moves, L[i][i], splat(1.0f))));
-                broken |= any(Mask(~lt(max(L[i][i], -L[i][i]), splat(3e38f)))) || any(Mask(~lt(max(x[i], -x[i]), splat(3e38f))));
-                x[i] *= unit[i];
-            }
-            for (int j = 0; j < n; ++j) {
-                Vf pivot = splat(1.0f + a.damping);
-                for (int k = 0; k < j; ++k) pivot -= L[j][k] * L[j][k];
-                const Vf inverse = 1.0f / sqrt(max(pivot, splat(max(a.damping, 1e-6f))));
-                L[j][j] = inverse;
-                for (int i = j + 1; i < n; ++i) {
-                    broken |= any(Mask(~lt(max(L[i][j], -L[i][j]), splat(3e38f))));
-                    Vf v = max(min(L[i][j] * unit[i] * unit[j], splat(1.0f)), splat(-1.0f));
-                    for (int k = 0; k < j; ++k) v -= L[i][k] * L[j][k];
-                    L[i][j] = v * inverse;
-                }
-            }
-            for (int i = 0; i < n; ++i) {
-                for (int k = 0; k < i; ++k) x[i] -= L[i][k] * x[k];
-                x[i] *= L[i][i];
-            }
-            for (int i = n - 1; i >= 0; --i) {
-                for (int k = i + 1; k < n; ++k) x[i] -= L[k][i] * x[k];
-                x[i] *= L[i][i];
-            }
-            for (int i = 0; i < n; ++i) x[i] *= unit[i];
-            for (int i = 0; i < n; ++i)
-                for (int l = 0; l < lanes; ++l) {
-                    const float value = x[i][l];
-                    broken |= !(value - value == 0);
-                    a.steps[(row + l) * n + i] = value;
-                }
-        }
-        sound[task] = !broken;
-    });
+    each(tasks, threads, [&](int task) { const int64_t first = task * rows_a_task; sound[task] = f(first, rows < first + rows_a_task ? rows : first + rows_a_task); });
     bool all = true;
     for (int task = 0; task < tasks; ++task) all &= sound[task] != 0;
     return all;
+}
+
+template <int N> bool step_rows(const BlockArrays& a, int64_t first, int64_t end) {
+    const int n = N ? N : a.unknowns, size = n * (n + 1) / 2;
+    bool sound = true;
+    for (int64_t row = first; row < end; row += W) {
+        const int lanes = int(end - row < W ? end - row : W);
+        float share[W] = {}, *const steps = a.steps + row * n;
+        bool some = false;
+        for (int l = 0; l < lanes; ++l) some |= (share[l] = a.shares ? a.shares[row + l] : 1.0f) > 0;
+        if (!some) {
+            std::memset(steps, 0, sizeof(float) * size_t(lanes * n));
+            continue;
+        }
+        const Vf part = load(share);
+        const Mask on = lt(splat(0.0f), part);
+        Vf L[most_unknowns][most_unknowns], x[most_unknowns];
+        int at = 0;
+        for (int j = 0; j < n; ++j)
+            for (int i = j; i < n; ++i, ++at) {
+                Vf v = splat(0.0f);
+                for (int l = 0; l < lanes; ++l) v[l] = a.blocks[(row + l) * size + at];
+                L[i][j] = keep(on, v);
+            }
+        for (int i = 0; i < n; ++i) {
+            Vf v = splat(0.0f);
+            for (int l = 0; l < lanes; ++l) v[l] = a.gradients[(row + l) * n + i];
+            if (a.averages) {
+                Vf average = splat(0.0f);
+                for (int l = 0; l < lanes; ++l) average[l] = a.averages[(row + l) * n + i];
+                v = select(on, average + part * (v - average), average);
+                for (int l = 0; l < lanes; ++l) a.averages[(row + l) * n + i] = v[l];
+            }
+            x[i] = keep(on, v);
+        }
+        sound &= solve_lanes<N>(L, x, n, a.damping);
+        for (int i = 0; i < n; ++i) {
+            Vf v = x[i];
+            if (a.limits) {
+                Vf limit = splat(0.0f);
+                for (int l = 0; l < lanes; ++l) limit[l] = a.limits[(row + l) * a.limit_stride + i];
+                v = -a.rate * max(min(v, limit), -limit);
+            }
+            for (int l = 0; l < lanes; ++l) steps[l * n + i] = v[l];
+        }
+    }
+    return sound;
+}
+
+/// Returns whether all of it, given and found, is finite.
+bool block_step(const BlockArrays& a) {
+    return all_rows(a.rows, a.threads, [&](int64_t first, int64_t end) {
+        return a.unknowns == 10 ? step_rows<10>(a, first, end) : step_rows<0>(a, first, end);
+    });
+}
+
+/// The same with the diagonals alone, (rows, n), of any n.
+bool diagonal_step(const BlockArrays& a) {
+    return all_rows(a.rows, a.threads, [&](int64_t first, int64_t end) {
+        const int n = a.unknowns;
+        bool sound = true;
+        for (int64_t row = first; row < end; ++row) {
+            const float share = a.shares[row], *const h = a.blocks + row * n, *const g = a.gradients + row * n, *const limits = a.limits + row * a.limit_stride;
+            float *const average = a.averages + row * n, *const step = a.steps + row * n;
+            if (!(share > 0)) {
+                std::memset(step, 0, sizeof(float) * size_t(n));
+                continue;
+            }
+            for (int i = 0; i < n; ++i) {
+                const float m = average[i] + share * (g[i] - average[i]);
+                const bool moves = h[i] > 1e-30f;
+                const float full = moves ? m / ((moves ? h[i] : 1.0f) * (1 + a.damping)) : 0.0f;
+                sound &= (full - full == 0) & (h[i] - h[i] == 0) & (m - m == 0);
+                average[i] = m;
+                step[i] = -a.rate * max(min(full, limits[i]), -limits[i]);
+            }
+        }
+        return sound;
+    });
 }
 
 }  // namespace ISA

@@ -224,6 +224,6 @@ void curvature(const SplatScene& s, const SplatState& state, const SplatImages& 
 extern const SplatKernels splat_kernels;
 extern const ImageKernels image_kernels;
 const SplatKernels splat_kernels = {forward, blend, backward, curvature};
-const ImageKernels image_kernels = {adam, solve_blocks, ssim, ssim_backward};
+const ImageKernels image_kernels = {adam, block_step, diagonal_step, ssim, ssim_backward};
 
 }  // namespace ISA

@@ -29,12 +29,19 @@ struct BlockArrays {
     float* steps;
     float damping;
     int threads;
+    // Of a step by running averages; null to solve alone.
+    float* averages = nullptr;      // (rows, n) of the gradient
+    const float* shares = nullptr;  // (rows): the newest gradient's; 0 leaves the row and its average alone
+    const float* limits = nullptr;  // (rows, n), or (n) with a stride of 0: the largest solution believed
+    int64_t limit_stride = 0;
+    float rate = 1;
 };
 
 /// The kernels of one instruction set.
 struct ImageKernels {
     void (*adam)(const AdamArrays&);
-    bool (*solve_blocks)(const BlockArrays&);
+    bool (*block_step)(const BlockArrays&);
+    bool (*diagonal_step)(const BlockArrays&);
     void (*ssim)(const ImageShape&, const float* x, const float* y, float* map, float* partials);
     void (*ssim_backward)(const ImageShape&, const float* x, const float* y, const float* partials, const float* incoming, float* gradient);
 };

@@ -156,7 +156,16 @@ void splats_curvature(const Scene& scene, In<float> records, In<int32_t> runs, I
 bool solve_blocks(In<float> blocks, In<float> gradients, Out<float> steps, float damping, int threads) {
     BlockArrays a{int64_t(gradients.shape(0)), int(gradients.shape(1)), blocks.data(), gradients.data(), steps.data(), damping, threads};
     nb::gil_scoped_release unlocked;
-    return chosen.images->solve_blocks(a);
+    return chosen.images->block_step(a);
+}
+
+bool block_step(In<float> blocks, In<float> gradients, Out<float> averages, In<float> shares, In<float> limits, Out<float> steps, bool diagonal,
+                float damping, float rate, int threads) {
+    const int64_t n = int64_t(gradients.shape(1));
+    BlockArrays a{int64_t(gradients.shape(0)), int(n), blocks.data(), gradients.data(), steps.data(), damping, threads,
+                  averages.data(), shares.data(), limits.data(), limits.ndim() == 2 ? n : 0, rate};
+    nb::gil_scoped_release unlocked;
+    return (diagonal ? chosen.images->diagonal_step : chosen.images->block_step)(a);
 }
 
 ImageShape image_shape(const In<float>& image, int threads) {
@@ -257,6 +266,7 @@ NB_MODULE(_cpu, m) {
           "alpha_gradient"_a.none(), "means"_a, "quats"_a, "scales"_a, "opacities"_a, "colors"_a, "features"_a.none(), "camera"_a, "background"_a);
     m.def("splats_curvature", &splats_curvature);
     m.def("solve_blocks", &solve_blocks);
+    m.def("block_step", &block_step);
     m.def("ssim", &ssim, "x"_a, "y"_a, "map"_a, "partials"_a.none(), "threads"_a);
     m.def("ssim_backward", &ssim_backward, "x"_a, "y"_a, "partials"_a, "incoming"_a, "gradient"_a, "threads"_a);
     m.def("adam", &adam, "parameter"_a, "gradient"_a, "first"_a, "second"_a, "factors"_a, "rates"_a, "limits"_a.none(), "limit"_a, "beta1"_a, "beta2"_a,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.solve_blocks import solve_blocks
+from kernels.solve_blocks import block_step
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class BlockLM:
             touched: (N,) bool, the rows that the part says something of.
         """
         self._block_age += touched
-        self._blocks.lerp_(blocks, _share(self.rule.memory, self._block_age, touched))
+        self._blocks.lerp_(blocks, _shares(self.rule.memory, self._block_age, touched)[:, None])
 
     def step(self, gradient: Tensor, touched: Tensor, done: float, limits: Tensor) -> Tensor:
         """Return the change of the unknowns.
@@ -78,18 +78,17 @@ class BlockLM:
         Raises:
             FloatingPointError: something is not finite.
         """
-        rule = self.rule
         self._age += touched
-        self._gradient.lerp_(gradient, _share(rule.momentum, self._age, touched))
-        if self._diagonal:
-            sound = self._blocks > 1e-30
-            full = torch.where(sound, self._gradient / torch.where(sound, self._blocks * (1 + rule.damping), 1), 0)
-            if not full.isfinite().all():
-                raise FloatingPointError("a diagonal or a gradient is not finite")
-        else:
-            full = solve_blocks(self._blocks, self._gradient, rule.damping)
-        rate = rule.rate * rule.decay**done
-        return torch.where(touched[:, None], -rate * full.maximum(-limits).minimum(limits), 0)
+        return block_step(
+            self._blocks,
+            gradient,
+            self._gradient,
+            _shares(self.rule.momentum, self._age, touched),
+            limits,
+            self.rule.damping,
+            self.rule.rate * self.rule.decay**done,
+            diagonal=self._diagonal,
+        )
 
     def replace(self, origin: Tensor) -> None:
         """Go on with other rows: (M,) the old row whose averages each one keeps; -1 for one that starts afresh."""
@@ -109,6 +108,6 @@ class BlockLM:
         self._age, self._block_age = state["age"].clone(), state["block_age"].clone()
 
 
-def _share(memory: float, age: Tensor, touched: Tensor) -> Tensor:
-    """Return (N, 1) the share that the newest has in a running average of ``age`` items, 0 for rows left alone."""
-    return torch.where(touched, (1 - memory) / (1 - memory ** age.clamp(min=1)), 0)[:, None]
+def _shares(memory: float, age: Tensor, touched: Tensor) -> Tensor:
+    """Return (N,) the share that the newest has in a running average of ``age`` items, 0 for rows left alone."""
+    return torch.where(touched, (1 - memory) / (1 - memory ** age.clamp(min=1)), 0)
