@@ -22,10 +22,10 @@ constexpr int first_of_power[5] = {0, 5, 9, 12, 14};     // where those with t^k
 /// Writes one row a pair: the 15 moments and, a channel, sum W w² with w the blending weight.
 inline void blend_tile_curvature(const SplatScene& s, const SplatState& state, const SplatImages& out, const float* weights, int index,
                                  float* rows) {
-    constexpr int CH = 3, stride = record_stride(CH);
+    constexpr int CH = 3;
     const Tile tile_(s, index);
     alignas(64) TilePlane T, rest[CH], weight[CH];
-    bool some = start(s, tile_, T);
+    const bool some = start(s, tile_, T);
     const int channels = s.channels();
     std::memset(rest, 0, sizeof rest);
     std::memset(weight, 0, sizeof weight);
@@ -35,43 +35,20 @@ inline void blend_tile_curvature(const SplatScene& s, const SplatState& state, c
         row_in<CH>(weight, y, tile_.columns, channels, weights + pixel * channels);
     }
     const float half = 0.5f * log2e;
+    const Vf most = splat(largest_alpha), zero = splat(0.0f);
     const uint32_t begin = state.tile_start[index], end = state.tile_start[index + 1];
-    const Vf cut = splat(log2_smallest_alpha), eps = splat(finished_transmittance), most = splat(largest_alpha), zero = splat(0.0f);
-    uint32_t live[parts];
-    for (int part = 0; part < parts; ++part) live[part] = some ? 0xffff : 0;
-    uint32_t k = begin;
-    for (; k < end; ++k) {
-        uint32_t alive = 0;
-        for (int part = 0; part < parts; ++part) alive |= live[part];
-        if (!alive) break;
-        if (k + 6 < end) __builtin_prefetch(state.records + size_t(state.pairs[k + 6].splat()) * stride);
-        const Pair pair = state.pairs[k];
-        const float* r = state.records + size_t(pair.splat()) * stride;
-        const int row0 = pair.first_row(), row1 = pair.last_row();
+    uint32_t k = walk<record_stride(CH)>(state, T, begin, some ? end : begin, [&](uint32_t, Pair pair, const float* r, auto&& pair_rows) INLINED_LAMBDA {
         // Lᵀ = [along 0; slope steep], from the exponent's coefficients.
         const float Z = -r[record::C] / half, steep = __builtin_sqrtf(Z), slope = -r[record::B] / (2 * half * steep);
         const float along = __builtin_sqrtf(r[record::det] / (half * half * Z));
         Vf sums[curvature_stride];
         for (int i = 0; i < curvature_stride; ++i) sums[i] = zero;
         for (int part = 0; part < parts; ++part) {
-            const Row row(r, float(tile_.x0 + part * W));
+            const Row row(r, tile_, part, pair);
+            const Vf t0 = slope * row.dx;
             Vf power[5];
             for (int j = 0; j < 5; ++j) power[j] = zero;
-            const Vf t0 = slope * row.dx;
-            Vf dy = splat(float(tile_.y0 + row0) + 0.5f - r[record::v]) - 1.0f;
-            for (int y = row0; y <= row1; ++y) {
-                dy += 1.0f;
-                const Vf before = load(T.at[part][y]);
-                const Mask open = ge(before, eps);
-                if (!any(open)) {
-                    live[part] &= ~(1u << y);
-                    continue;
-                }
-                const Vf p = row.exponent(dy);
-                const Mask m = both(open, ge(p, cut));
-                const Vf raw = exp2(p);
-                const Vf alpha = keep(m, min(raw, most));
-                const Vf w = alpha * before;
+            pair_rows(part, row, [&](int y, Vf dy, Vf, Vf alpha, Vf w) INLINED_LAMBDA {
                 const Vf ratio = alpha * reciprocal(1.0f - alpha);
                 Vf h = zero;
                 for (int c = 0; c < CH; ++c) {
@@ -83,15 +60,14 @@ inline void blend_tile_curvature(const SplatScene& s, const SplatState& state, c
                     h += W_c * f * f;
                     sums[moments + c] += W_c * w * w;
                 }
-                store(T.at[part][y], before - w);
-                h = keep(lt(raw, most), h);
+                h = keep(lt(alpha, most), h);
                 const Vf t = t0 + steep * dy, t2 = t * t;
                 power[0] += h;
                 power[1] += h * t;
                 power[2] += h * t2;
                 power[3] += h * t2 * t;
                 power[4] += h * t2 * t2;
-            }
+            });
             const Vf e = along * row.dx;
             for (int j = 0; j < 5; ++j) {
                 Vf value = power[j];
@@ -101,9 +77,9 @@ inline void blend_tile_curvature(const SplatScene& s, const SplatState& state, c
                 }
             }
         }
-        float* to = rows + size_t(state.pairs[k].place) * curvature_stride;
+        float* to = rows + size_t(pair.place) * curvature_stride;
         for (int i = 0; i < curvature_stride; i += 4) sum4(sums[i], sums[i + 1], sums[i + 2], sums[i + 3], to + i);
-    }
+    });
     for (; k < end; ++k) std::memset(rows + size_t(state.pairs[k].place) * curvature_stride, 0, curvature_stride * sizeof(float));
 }
 
