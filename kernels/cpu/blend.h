@@ -54,10 +54,11 @@ template <int CH, bool MEDIAN> void blend_tile(const SplatScene& s, const SplatS
 
 /// The reverse walk: writes one row a pair, the six moments of dL / d ln alpha (of 1, dx, dx², tau, tau dx, tau²), then the
 /// channels' gradients. T: transmittance 1 where a pixel is rendered, else 0, and so are `incoming` (dL/dimage) and
-/// `behind` (its product with what has yet to come, the whole image). Both are used up.
-template <int CH>
+/// `behind` (its product with what has yet to come, the whole image). Both are used up. `first`: called with what visits a
+/// pair; may do so for the first pairs, and returns where the walk shall go on.
+template <int CH, class First>
 INLINED void reverse_tile(const SplatState& state, const Tile& tile_, int index, TilePlane& T, TilePlane& behind, const TilePlane* incoming, bool some,
-                         float* pair_gradients) {
+                          float* pair_gradients, First&& first) {
     constexpr int width = gradient_stride(CH);
     const uint32_t begin = state.tile_start[index], end = state.tile_start[index + 1];
     auto visit = [&](uint32_t, Pair pair, const float* r, auto&& rows) INLINED_LAMBDA {
@@ -96,7 +97,7 @@ INLINED void reverse_tile(const SplatState& state, const Tile& tile_, int index,
         float* to = pair_gradients + size_t(pair.place) * width;
         for (int i = 0; i < width; i += 4) sum4(sums[i], sums[i + 1], sums[i + 2], sums[i + 3], to + i);
     };
-    uint32_t k = walk<record_stride(CH)>(state, T, begin, some ? end : begin, visit);
+    uint32_t k = walk<record_stride(CH)>(state, T, first(visit), some ? end : begin, visit);
     for (; k < end; ++k) std::memset(pair_gradients + size_t(state.pairs[k].place) * width, 0, width * sizeof(float));
 }
 
@@ -133,7 +134,7 @@ void blend_tile_backward(const SplatScene& s, const SplatState& state, const Spl
         }
     }
     for (int c = 0; c < channels; ++c) background_sums[c] = sum(background[c]);
-    reverse_tile<CH>(state, tile_, index, T, behind, incoming, some, pair_gradients);
+    reverse_tile<CH>(state, tile_, index, T, behind, incoming, some, pair_gradients, [&](auto&&) { return state.tile_start[index]; });
 }
 
 }  // namespace ISA

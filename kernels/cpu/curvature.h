@@ -146,42 +146,36 @@ inline void coefficients(const Camera& cam, const SplatScene& s, const Splats& p
     G[9][0] = 1.0f - p.opacity;
 }
 
-/// Adds the blocks (N, 55), upper triangles row by row, and the colours' diagonal, shaped as the colours.
+/// The blocks (N, 55) of the splats listed, upper triangles row by row, and the colours' diagonal, shaped as the colours.
 inline void curvature_chunk(const Camera& cam, const SplatScene& s, const SplatState& state, const float* rows, float* blocks, float* colors,
-                            int64_t first, int64_t last) {
+                            const uint32_t* list, int count) {
     constexpr int powers[6][2] = {{0, 0}, {1, 0}, {0, 1}, {2, 0}, {1, 1}, {0, 2}};
     const int stride = record_stride(s.channels());
-    for (int64_t i = first; i < last; i += W) {
-        const int lanes = int(last - i < W ? last - i : W);
-        float total[moments][W] = {}, touched[W] = {};
+    for (int first = 0; first < count; first += W) {
+        const uint32_t* index = list + first;
+        const int lanes = min(count - first, W);
+        float total[moments][W] = {};
         for (int l = 0; l < lanes; ++l) {
-            const uint32_t count = state.runs[2 * (i + l) + 1];
-            if (!count) continue;
-            touched[l] = 1;
-            const float* from = rows + size_t(state.runs[2 * (i + l)]) * curvature_stride;
+            const size_t i = index[l];
+            const float* from = rows + size_t(state.runs[2 * i]) * curvature_stride;
             float row[curvature_stride] = {};
-            for (uint32_t k = 0; k < count; ++k, from += curvature_stride)
+            for (uint32_t k = 0; k < state.runs[2 * i + 1]; ++k, from += curvature_stride)
                 for (int c = 0; c < curvature_stride; ++c) row[c] += from[c];
             for (int c = 0; c < moments; ++c) total[c][l] = row[c];
             if (s.sh_degree >= 0) {
-                const float* rgb = state.records + (i + l) * stride + record::channels;
+                const float* rgb = state.records + i * size_t(stride) + record::channels;
                 float n[3], b[16];
-                sh_direction(s.means + 3 * (i + l), cam.centre, n);
+                sh_direction(s.means + 3 * i, cam.centre, n);
                 sh_basis(s.sh_degree, n[0], n[1], n[2], b);
-                float* to = colors + (i + l) * 3 * s.sh_coefficients;
-                for (int k = 0; k < (s.sh_degree + 1) * (s.sh_degree + 1); ++k)
-                    for (int c = 0; c < 3; ++c)
-                        if (rgb[c] > 0) to[3 * k + c] += b[k] * b[k] * row[moments + c];
+                float* to = colors + i * 3 * size_t(s.sh_coefficients);
+                for (int k = 0; k < s.sh_coefficients; ++k)
+                    for (int c = 0; c < 3; ++c) to[3 * k + c] = k < sh_count(s.sh_degree) && rgb[c] > 0 ? b[k] * b[k] * row[moments + c] : 0.0f;
             } else
-                for (int c = 0; c < s.color_channels; ++c) colors[(i + l) * s.color_channels + c] += row[moments + c];
+                for (int c = 0; c < s.color_channels; ++c) colors[i * size_t(s.color_channels) + size_t(c)] = row[moments + c];
         }
-        bool some = false;
-        for (int l = 0; l < lanes; ++l) some |= touched[l] != 0;
-        if (!some) continue;
-        const Splats p = load_splats(s, i, lanes);
+        const Splats p = load_splats(s, index, lanes);
         const Projected o = project(cam, s, p);
-        const Mask on = both(o.visible, lt(splat(0.0f), load(touched)));
-        Vf G[unknowns][6], H[6][6];
+        Vf G[unknowns][6], H[6][6], found[block_size + 1];
         coefficients(cam, s, p, o, G);
         for (int a = 0; a < 6; ++a)
             for (int b = 0; b < 6; ++b) H[a][b] = load(total[first_of_power[powers[a][1] + powers[b][1]] + powers[a][0] + powers[b][0]]);
@@ -196,10 +190,14 @@ inline void curvature_chunk(const Camera& cam, const SplatScene& s, const SplatS
                 Vf value = splat(0.0f);
                 for (int k = 0; k < 6; ++k) value += half[k] * G[b][k];
                 if (b == a) value = max(value, splat(0.0f));  // rounding
-                value = keep(on, value);
-                for (int l = 0; l < lanes; ++l) blocks[(i + l) * block_size + at] += value[l];
+                found[at] = keep(o.visible, value);
             }
         }
+        found[block_size] = splat(0.0f);
+        // Eight at a time: one by one, lane by lane, they cost as much as all else here.
+        float block[W][block_size + 1];
+        for (int k = 0; k < block_size; k += 8) store8(found + k, block[0] + k, block_size + 1);
+        for (int l = 0; l < lanes; ++l) std::memcpy(blocks + size_t(index[l]) * block_size, block[l], sizeof(float) * block_size);
     }
 }
 

@@ -54,11 +54,28 @@ template <int C> inline void transpose_in(const float* from, int lanes, Vf* to) 
     for (int c = 0; c < C; ++c) to[c] = load(t[c]);
 }
 
-template <int C> inline void transpose_out(const Vf* from, int lanes, float* to) {
+/// The same of the rows that are listed.
+template <int C> inline void transpose_in(const float* from, const uint32_t* index, int lanes, Vf* to) {
+    float t[C][W] = {};
+    for (int i = 0; i < lanes; ++i)
+        for (int c = 0; c < C; ++c) t[c][i] = from[size_t(index[i]) * C + size_t(c)];
+    for (int c = 0; c < C; ++c) to[c] = load(t[c]);
+}
+
+template <int C> inline void transpose_out(const Vf* from, const uint32_t* index, int lanes, float* to) {
     float t[C][W];
     for (int c = 0; c < C; ++c) store(t[c], from[c]);
     for (int i = 0; i < lanes; ++i)
-        for (int c = 0; c < C; ++c) to[C * i + c] = t[c][i];
+        for (int c = 0; c < C; ++c) to[size_t(index[i]) * C + size_t(c)] = t[c][i];
+}
+
+inline Splats load_splats(const SplatScene& s, const uint32_t* index, int lanes) {
+    Splats p;
+    transpose_in<3>(s.means, index, lanes, p.mean);
+    transpose_in<4>(s.quats, index, lanes, p.quat);
+    transpose_in<3>(s.scales, index, lanes, p.scale);
+    transpose_in<1>(s.opacities, index, lanes, &p.opacity);
+    return p;
 }
 
 inline Splats load_splats(const SplatScene& s, int64_t first, int lanes) {
