@@ -3,6 +3,13 @@
 The unknowns are those in which steps are taken, ten a splat and its colour::
 
     mean (3), ln scale (3), rotation vector ω (3) in the splat's own axes, q ← q ⊗ exp(ω / 2), logit of the opacity (1)
+
+and ten of the camera::
+
+    rotation vector (3) and translation (3) ξ in the camera's frame, viewmat ← exp(ξ) viewmat; fx, fy, cx, cy in pixels
+
+Weights (and cotangents) that are zero all over a tile of 16 × 16 pixels cost hardly anything, so that a sample of tiles
+takes its share of the time. What is not finite in a step or in weights comes out so: nothing is raised.
 """
 
 from __future__ import annotations
@@ -19,15 +26,20 @@ from kernels.rasterize_splats import scene_of
 
 UNKNOWNS = 10
 """Of a splat's geometry and opacity: mean, log scale, rotation vector, logit."""
+CAMERA_UNKNOWNS = 10
+"""Of a camera: rotation vector, translation, fx, fy, cx, cy."""
+KEPT_BYTES = 3 << 18
+"""Of a tile's alphas, kept between the two walks of JᵀWJ p: per thread, what a core's own cache holds beside all else."""
 
 
 class Gradients(NamedTuple):
-    """Jᵀ r: geometry (N, 10), colors shaped as the colours, viewmat (4, 4), K (3, 3)."""
+    """Jᵀ r: geometry (N, 10), colors shaped as the colours, viewmat (4, 4), K (3, 3); camera (10,), of its unknowns."""
 
     geometry: Tensor
     colors: Tensor
     viewmat: Tensor
     K: Tensor
+    camera: Tensor
 
 
 class Blocks(NamedTuple):
@@ -126,7 +138,52 @@ class SplatJacobian:
             ],
             dim=1,
         )
-        return Gradients(geometry, to_colors, viewmat, K)
+        return Gradients(geometry, to_colors, viewmat, K, camera_gradient(self._tensors[6], viewmat, K))
+
+    def jvp(self, geometry: Tensor | None = None, colors: Tensor | None = None, camera: Tensor | None = None) -> Tensor:
+        """Return J p, (H, W, D), in forward mode.
+
+        Args:
+            geometry: (N, 10) p; None for zero, as are the others.
+            colors: shaped as the colours.
+            camera: (10,).
+        """
+        change = torch.empty_like(self.image)
+        scene, _held = scene_of(self._tensors, self._numbers)
+        _cpu.splats_jvp(scene, *self._saved, *self._step(geometry, colors, camera), change)
+        return change
+
+    def gauss_newton(
+        self,
+        geometry: Tensor | None,
+        colors: Tensor | None,
+        camera: Tensor | None,
+        weights: Tensor,
+        *,
+        kept_bytes: int = KEPT_BYTES,
+    ) -> Gradients:
+        """Return Jᵀ W J p, tile by tile: what ``vjp(weights * jvp(p))`` is, at the cost of little more than ``vjp``.
+
+        Args:
+            geometry, colors, camera: p, as of :meth:`jvp`.
+            weights: (H, W, D) the diagonal of W.
+            kept_bytes: what a thread may keep of a tile's alphas; what does not fit is computed twice.
+        """
+        step, weights = self._step(geometry, colors, camera), self._like_image("weights", weights)
+        if kept_bytes < 0:
+            raise ValueError(f"kept_bytes must be at least 0, not {kept_bytes}")
+        own = self._splats()[4]
+        to_geometry, to_colors = own.new_empty(len(own), UNKNOWNS), own.new_empty(own.shape)
+        to_camera = torch.empty(16, dtype=torch.float64)
+        scene, _held = scene_of(self._tensors, self._numbers)
+        _cpu.splats_gauss_newton(
+            scene, *self._saved, self.image, *step, weights, kept_bytes, to_geometry, to_colors, to_camera
+        )
+        viewmat, K = own.new_zeros(4, 4, dtype=torch.float64), own.new_zeros(3, 3, dtype=torch.float64)
+        viewmat[:3, :3], viewmat[:3, 3] = to_camera[:9].view(3, 3), to_camera[9:12]
+        K[0, 0], K[1, 1], K[0, 2], K[1, 2] = to_camera[12:]
+        to_unknowns = camera_gradient(self._tensors[6], viewmat, K)
+        return Gradients(to_geometry, to_colors, viewmat.float(), K.float(), to_unknowns)
 
     def blocks(self, weights: Tensor) -> Blocks:
         """Return what Jᵀ W J holds of each splat alone.
@@ -143,9 +200,30 @@ class SplatJacobian:
         if self.image.shape[2] > 3:
             raise ValueError(f"blocks are of at most 3 channels, not {self.image.shape[2]}")
         colors, image = self._splats()[4], self._like_image("weights", weights)
-        found = Blocks(colors.new_zeros(len(colors), UNKNOWNS * (UNKNOWNS + 1) // 2), torch.zeros_like(colors))
+        found = Blocks(colors.new_empty(len(colors), UNKNOWNS * (UNKNOWNS + 1) // 2), colors.new_empty(colors.shape))
         scene, _held = scene_of(self._tensors, self._numbers)
         _cpu.splats_curvature(scene, *self._saved, self.image, image, *found)
+        return found
+
+    def camera_block(self, weights: Tensor) -> Tensor:
+        """Return what Jᵀ W J holds of the camera alone, (10, 10): ten products with J.
+
+        Args:
+            weights: (H, W, D) the diagonal of W, at least 0.
+        """
+        weights = self._like_image("weights", weights)
+        columns = torch.stack([self.jvp(camera=one).flatten() for one in torch.eye(CAMERA_UNKNOWNS)])
+        block = (columns * weights.flatten()) @ columns.T
+        return 0.5 * (block + block.T)
+
+    def _step(self, geometry: Tensor | None, colors: Tensor | None, camera: Tensor | None) -> list[Tensor | None]:
+        own = self._splats()[4]
+        shapes = {"geometry": (len(own), UNKNOWNS), "colors": tuple(own.shape), "camera": (CAMERA_UNKNOWNS,)}
+        found: list[Tensor | None] = []
+        for (name, shape), step in zip(shapes.items(), (geometry, colors, camera), strict=True):
+            if step is not None and (step.shape != shape or step.dtype != torch.float32):
+                raise ValueError(f"{name} must be float32 {shape}, not {step.dtype} {tuple(step.shape)}")
+            found.append(None if step is None else step.detach().contiguous())
         return found
 
     def _splats(self) -> list[Tensor]:
@@ -157,6 +235,23 @@ class SplatJacobian:
                 f"{name} must be float32 {tuple(self.image.shape)}, not {image.dtype} {tuple(image.shape)}"
             )
         return image.detach().contiguous()
+
+
+def camera_gradient(viewmat: Tensor, to_viewmat: Tensor, to_K: Tensor) -> Tensor:
+    """Carry a gradient by viewmat and K to the camera's ten unknowns: dR = [ω]× R, dt = ω × t + τ.
+
+    Args:
+        viewmat: (4, 4).
+        to_viewmat: (4, 4) the gradient by its entries.
+        to_K: (3, 3) likewise.
+
+    Returns:
+        (10,), of viewmat's dtype; summed in float64, for far from the world's origin the columns' shares cancel.
+    """
+    columns, gradient = viewmat[:3].double(), to_viewmat[:3].double()
+    turn = torch.linalg.cross(columns, gradient, dim=0).sum(1)
+    focal, centre = to_K[[0, 1], [0, 1]].double(), to_K[[0, 1], [2, 2]].double()
+    return torch.cat([turn, gradient[:, 3], focal, centre]).to(viewmat.dtype)
 
 
 def turn(quats: Tensor, rotations: Tensor) -> Tensor:

@@ -22,10 +22,10 @@ constexpr int first_of_power[5] = {0, 5, 9, 12, 14};     // where those with t^k
 /// Writes one row a pair: the 15 moments and, a channel, sum W w² with w the blending weight.
 inline void blend_tile_curvature(const SplatScene& s, const SplatState& state, const SplatImages& out, const float* weights, int index,
                                  float* rows) {
-    constexpr int CH = 3, stride = record_stride(CH);
+    constexpr int CH = 3;
     const Tile tile_(s, index);
     alignas(64) TilePlane T, rest[CH], weight[CH];
-    bool some = start(s, tile_, T);
+    const bool some = start(s, tile_, T);
     const int channels = s.channels();
     std::memset(rest, 0, sizeof rest);
     std::memset(weight, 0, sizeof weight);
@@ -35,43 +35,20 @@ inline void blend_tile_curvature(const SplatScene& s, const SplatState& state, c
         row_in<CH>(weight, y, tile_.columns, channels, weights + pixel * channels);
     }
     const float half = 0.5f * log2e;
+    const Vf most = splat(largest_alpha), zero = splat(0.0f);
     const uint32_t begin = state.tile_start[index], end = state.tile_start[index + 1];
-    const Vf cut = splat(log2_smallest_alpha), eps = splat(finished_transmittance), most = splat(largest_alpha), zero = splat(0.0f);
-    uint32_t live[parts];
-    for (int part = 0; part < parts; ++part) live[part] = some ? 0xffff : 0;
-    uint32_t k = begin;
-    for (; k < end; ++k) {
-        uint32_t alive = 0;
-        for (int part = 0; part < parts; ++part) alive |= live[part];
-        if (!alive) break;
-        if (k + 6 < end) __builtin_prefetch(state.records + size_t(state.pairs[k + 6].splat()) * stride);
-        const Pair pair = state.pairs[k];
-        const float* r = state.records + size_t(pair.splat()) * stride;
-        const int row0 = pair.first_row(), row1 = pair.last_row();
+    uint32_t k = walk<record_stride(CH)>(state, T, begin, some ? end : begin, [&](uint32_t, Pair pair, const float* r, auto&& pair_rows) INLINED_LAMBDA {
         // Lᵀ = [along 0; slope steep], from the exponent's coefficients.
         const float Z = -r[record::C] / half, steep = __builtin_sqrtf(Z), slope = -r[record::B] / (2 * half * steep);
         const float along = __builtin_sqrtf(r[record::det] / (half * half * Z));
         Vf sums[curvature_stride];
         for (int i = 0; i < curvature_stride; ++i) sums[i] = zero;
         for (int part = 0; part < parts; ++part) {
-            const Row row(r, float(tile_.x0 + part * W));
+            const Row row(r, tile_, part, pair);
+            const Vf t0 = slope * row.dx;
             Vf power[5];
             for (int j = 0; j < 5; ++j) power[j] = zero;
-            const Vf t0 = slope * row.dx;
-            Vf dy = splat(float(tile_.y0 + row0) + 0.5f - r[record::v]) - 1.0f;
-            for (int y = row0; y <= row1; ++y) {
-                dy += 1.0f;
-                const Vf before = load(T.at[part][y]);
-                const Mask open = ge(before, eps);
-                if (!any(open)) {
-                    live[part] &= ~(1u << y);
-                    continue;
-                }
-                const Vf p = row.exponent(dy);
-                const Mask m = both(open, ge(p, cut));
-                const Vf raw = exp2(p);
-                const Vf alpha = keep(m, min(raw, most));
-                const Vf w = alpha * before;
+            pair_rows(part, row, [&](int y, Vf dy, Vf, Vf alpha, Vf w) INLINED_LAMBDA {
                 const Vf ratio = alpha * reciprocal(1.0f - alpha);
                 Vf h = zero;
                 for (int c = 0; c < CH; ++c) {
@@ -83,15 +60,14 @@ inline void blend_tile_curvature(const SplatScene& s, const SplatState& state, c
                     h += W_c * f * f;
                     sums[moments + c] += W_c * w * w;
                 }
-                store(T.at[part][y], before - w);
-                h = keep(lt(raw, most), h);
+                h = keep(lt(alpha, most), h);
                 const Vf t = t0 + steep * dy, t2 = t * t;
                 power[0] += h;
                 power[1] += h * t;
                 power[2] += h * t2;
                 power[3] += h * t2 * t;
                 power[4] += h * t2 * t2;
-            }
+            });
             const Vf e = along * row.dx;
             for (int j = 0; j < 5; ++j) {
                 Vf value = power[j];
@@ -101,9 +77,9 @@ inline void blend_tile_curvature(const SplatScene& s, const SplatState& state, c
                 }
             }
         }
-        float* to = rows + size_t(state.pairs[k].place) * curvature_stride;
+        float* to = rows + size_t(pair.place) * curvature_stride;
         for (int i = 0; i < curvature_stride; i += 4) sum4(sums[i], sums[i + 1], sums[i + 2], sums[i + 3], to + i);
-    }
+    });
     for (; k < end; ++k) std::memset(rows + size_t(state.pairs[k].place) * curvature_stride, 0, curvature_stride * sizeof(float));
 }
 
@@ -170,42 +146,36 @@ inline void coefficients(const Camera& cam, const SplatScene& s, const Splats& p
     G[9][0] = 1.0f - p.opacity;
 }
 
-/// Adds the blocks (N, 55), upper triangles row by row, and the colours' diagonal, shaped as the colours.
+/// The blocks (N, 55) of the splats listed, upper triangles row by row, and the colours' diagonal, shaped as the colours.
 inline void curvature_chunk(const Camera& cam, const SplatScene& s, const SplatState& state, const float* rows, float* blocks, float* colors,
-                            int64_t first, int64_t last) {
+                            const uint32_t* list, int count) {
     constexpr int powers[6][2] = {{0, 0}, {1, 0}, {0, 1}, {2, 0}, {1, 1}, {0, 2}};
     const int stride = record_stride(s.channels());
-    for (int64_t i = first; i < last; i += W) {
-        const int lanes = int(last - i < W ? last - i : W);
-        float total[moments][W] = {}, touched[W] = {};
+    for (int first = 0; first < count; first += W) {
+        const uint32_t* index = list + first;
+        const int lanes = min(count - first, W);
+        float total[moments][W] = {};
         for (int l = 0; l < lanes; ++l) {
-            const uint32_t count = state.runs[2 * (i + l) + 1];
-            if (!count) continue;
-            touched[l] = 1;
-            const float* from = rows + size_t(state.runs[2 * (i + l)]) * curvature_stride;
+            const size_t i = index[l];
+            const float* from = rows + size_t(state.runs[2 * i]) * curvature_stride;
             float row[curvature_stride] = {};
-            for (uint32_t k = 0; k < count; ++k, from += curvature_stride)
+            for (uint32_t k = 0; k < state.runs[2 * i + 1]; ++k, from += curvature_stride)
                 for (int c = 0; c < curvature_stride; ++c) row[c] += from[c];
             for (int c = 0; c < moments; ++c) total[c][l] = row[c];
             if (s.sh_degree >= 0) {
-                const float* rgb = state.records + (i + l) * stride + record::channels;
+                const float* rgb = state.records + i * size_t(stride) + record::channels;
                 float n[3], b[16];
-                sh_direction(s.means + 3 * (i + l), cam.centre, n);
+                sh_direction(s.means + 3 * i, cam.centre, n);
                 sh_basis(s.sh_degree, n[0], n[1], n[2], b);
-                float* to = colors + (i + l) * 3 * s.sh_coefficients;
-                for (int k = 0; k < (s.sh_degree + 1) * (s.sh_degree + 1); ++k)
-                    for (int c = 0; c < 3; ++c)
-                        if (rgb[c] > 0) to[3 * k + c] += b[k] * b[k] * row[moments + c];
+                float* to = colors + i * 3 * size_t(s.sh_coefficients);
+                for (int k = 0; k < s.sh_coefficients; ++k)
+                    for (int c = 0; c < 3; ++c) to[3 * k + c] = k < sh_count(s.sh_degree) && rgb[c] > 0 ? b[k] * b[k] * row[moments + c] : 0.0f;
             } else
-                for (int c = 0; c < s.color_channels; ++c) colors[(i + l) * s.color_channels + c] += row[moments + c];
+                for (int c = 0; c < s.color_channels; ++c) colors[i * size_t(s.color_channels) + size_t(c)] = row[moments + c];
         }
-        bool some = false;
-        for (int l = 0; l < lanes; ++l) some |= touched[l] != 0;
-        if (!some) continue;
-        const Splats p = load_splats(s, i, lanes);
+        const Splats p = load_splats(s, index, lanes);
         const Projected o = project(cam, s, p);
-        const Mask on = both(o.visible, lt(splat(0.0f), load(touched)));
-        Vf G[unknowns][6], H[6][6];
+        Vf G[unknowns][6], H[6][6], found[block_size + 1];
         coefficients(cam, s, p, o, G);
         for (int a = 0; a < 6; ++a)
             for (int b = 0; b < 6; ++b) H[a][b] = load(total[first_of_power[powers[a][1] + powers[b][1]] + powers[a][0] + powers[b][0]]);
@@ -220,10 +190,14 @@ inline void curvature_chunk(const Camera& cam, const SplatScene& s, const SplatS
                 Vf value = splat(0.0f);
                 for (int k = 0; k < 6; ++k) value += half[k] * G[b][k];
                 if (b == a) value = max(value, splat(0.0f));  // rounding
-                value = keep(on, value);
-                for (int l = 0; l < lanes; ++l) blocks[(i + l) * block_size + at] += value[l];
+                found[at] = keep(o.visible, value);
             }
         }
+        found[block_size] = splat(0.0f);
+        // Eight at a time: one by one, lane by lane, they cost as much as all else here.
+        float block[W][block_size + 1];
+        for (int k = 0; k < block_size; k += 8) store8(found + k, block[0] + k, block_size + 1);
+        for (int l = 0; l < lanes; ++l) std::memcpy(blocks + size_t(index[l]) * block_size, block[l], sizeof(float) * block_size);
     }
 }
 

@@ -7,6 +7,7 @@
 #include "project.h"
 #include "spherical_harmonics.h"
 #include "ssim.h"
+#include "tangent.h"
 
 namespace ISA {
 
@@ -128,56 +129,118 @@ void forward(const SplatScene& s, SplatState& state, const SplatImages& out, All
     blend(s, state, out);
 }
 
-/// Sums each splat's rows of pair gradients and carries them to its parameters.
-void backward_chunk(const Camera& cam, const SplatScene& s, const SplatState& state, const SplatGradients& g, const float* pair_gradients,
-                    int64_t first, int64_t last, double* camera) {
-    const int channels = s.channels(), stride = record_stride(channels);
+/// What weights leave to be done: the tiles in which one is not zero, and the splats on these.
+class Sample {
+  public:
+    /// `image` has the image's channels; `alpha`, one, may be null. Without `image` all is to be done.
+    Sample(const SplatScene& s, const SplatState& state, const float* image, const float* alpha = nullptr)
+        : state_(state), tiles_(size_t(s.tiles_x() * s.tiles_y())), splats_(size_t(s.n + 1)) {
+        const int tiles = s.tiles_x() * s.tiles_y();
+        uint8_t *active = tiles_.as<uint8_t>(), *needed = splats_.as<uint8_t>();
+        each(image ? tiles : 0, s.threads, [&](int t) {
+            const Tile tile_(s, t);
+            active[t] = !idle(tile_, s.channels(), image) || (alpha && !idle(tile_, 1, alpha));
+        });
+        for (int t = 0; t < tiles && image; ++t) all_ &= active[t] != 0;
+        if (all_) return;
+        std::memset(needed, 0, size_t(s.n));
+        each(tiles, s.threads, [&](int t) {
+            if (active[t])
+                for (uint32_t k = state.tile_start[t]; k < state.tile_start[t + 1]; ++k) __atomic_store_n(needed + state.pairs[k].splat(), uint8_t(1), __ATOMIC_RELAXED);
+        });
+    }
+    bool has(int t) const { return all_ || tiles_.as<uint8_t>()[t]; }
+    bool needs(int64_t splat) const { return state_.runs[2 * splat + 1] && (all_ || splats_.as<uint8_t>()[splat]); }
+    /// Of a tile that has nothing: zeroes the rows, `width` wide, that will be read for other tiles' sake.
+    void skip(int t, int width, float* rows) const {
+        for (uint32_t k = state_.tile_start[t]; k < state_.tile_start[t + 1]; ++k)
+            if (needs(state_.pairs[k].splat())) std::memset(rows + size_t(state_.pairs[k].place) * size_t(width), 0, sizeof(float) * size_t(width));
+    }
+
+  private:
+    const SplatState& state_;
+    Buffer tiles_, splats_;
+    bool all_ = true;
+};
+
+/// Calls f(list, count, task) for each chunk of the splats with those of it that are needed, in their order; before that,
+/// rest(splat) for the others.
+template <class Rest, class F> void each_chunk(const SplatScene& s, const Sample& sample, Rest&& rest, F&& f) {
+    each(int((s.n + chunk - 1) / chunk), s.threads, [&](int task) {
+        uint32_t list[chunk];
+        int count = 0;
+        const int64_t first = int64_t(task) * chunk, last = first + chunk < s.n ? first + chunk : s.n;
+        for (int64_t i = first; i < last; ++i) {
+            if (sample.needs(i)) list[count++] = uint32_t(i);
+            else rest(size_t(i));
+        }
+        f(list, count, task);
+    });
+}
+
+void zero(float* to, size_t n) {
+    if (to) std::memset(to, 0, sizeof(float) * n);
+}
+
+/// The gradient by a turn of the splat about its own axes, from that by its quaternion: dq = ½ q (0, turn).
+void turn_gradient(const Vf q[4], const Vf by[4], Vf to[3]) {
+    for (int i = 0; i < 3; ++i) {
+        const int j = (i + 1) % 3, k = (i + 2) % 3;
+        to[i] = 0.5f * (q[0] * by[1 + i] - q[1 + i] * by[0] + q[1 + k] * by[1 + j] - q[1 + j] * by[1 + k]);
+    }
+}
+
+/// Sums the rows of pair gradients of the splats listed and carries them to their parameters.
+template <int CH>
+void backward_chunk(const Camera& cam, const SplatScene& s, const SplatState& state, const SplatGradients& g, const float* pair_gradients, const uint32_t* list,
+                    int count, double* camera) {
+    constexpr int width = gradient_stride(CH), stride = record_stride(CH);
     CameraSums sums;
     Vf* const sum = sums.R;  // the 16 of them, one after the other
     for (int k = 0; k < 16; ++k) sum[k] = splat(0.0f);
-    with_channels(channels, [&]<int CH>() {
-        constexpr int width = gradient_stride(CH);
-        for (int64_t i = first; i < last; i += W) {
-            const int lanes = int(last - i < W ? last - i : W);
-            float total[6][W] = {}, direction[3][W] = {};
-            for (int l = 0; l < lanes; ++l) {
-                const uint32_t count = state.runs[2 * (i + l) + 1];
-                const float* from = pair_gradients + size_t(state.runs[2 * (i + l)]) * width;
-                const float* r = state.records + (i + l) * stride + record::channels;
-                float row[width] = {};
-                for (uint32_t k = 0; k < count; ++k, from += width)
-                    for (int c = 0; c < width; ++c) row[c] += from[c];
-                for (int c = 0; c < 6; ++c) total[c][l] = row[c];
-                if (s.sh_degree >= 0) {
-                    float* to = g.colors + (i + l) * 3 * s.sh_coefficients;
-                    if (count) {
-                        float d[3];
-                        sh_backward(s.sh_degree, s.sh_coefficients, s.means + 3 * (i + l), cam.centre, s.colors + (i + l) * 3 * s.sh_coefficients, r, row + 6, to, d);
-                        for (int c = 0; c < 3; ++c) direction[c][l] = d[c];
-                    } else
-                        for (int c = 0; c < 3 * s.sh_coefficients; ++c) to[c] = 0;
-                } else
-                    for (int c = 0; c < s.color_channels; ++c) g.colors[(i + l) * s.color_channels + c] = row[6 + c];
-                for (int c = 0; c < s.feature_channels; ++c) g.features[(i + l) * s.feature_channels + c] = row[6 + s.color_channels + c];
-            }
-            const Splats p = load_splats(s, i, lanes);
-            Projected o = project(cam, s, p);
-            float touched[W] = {};
-            for (int l = 0; l < lanes; ++l) touched[l] = float(state.runs[2 * (i + l) + 1]);
-            o.visible = both(o.visible, lt(splat(0.0f), load(touched)));
-            Vf moments[6], directions[3];
-            for (int c = 0; c < 6; ++c) moments[c] = load(total[c]);
-            for (int c = 0; c < 3; ++c) directions[c] = load(direction[c]);
-            Splats d = project_backward(cam, s, p, o, moments, directions, sums);
-            for (int c = 0; c < 3; ++c) d.mean[c] = keep(o.visible, d.mean[c]), d.scale[c] = keep(o.visible, d.scale[c]);
-            for (int c = 0; c < 4; ++c) d.quat[c] = keep(o.visible, d.quat[c]);
-            d.opacity = keep(o.visible, d.opacity);
-            transpose_out<3>(d.mean, lanes, g.means + 3 * i);
-            transpose_out<4>(d.quat, lanes, g.quats + 4 * i);
-            transpose_out<3>(d.scale, lanes, g.scales + 3 * i);
-            transpose_out<1>(&d.opacity, lanes, g.opacities + i);
+    for (int first = 0; first < count; first += W) {
+        const uint32_t* index = list + first;
+        const int lanes = min(count - first, W);
+        float total[6][W] = {}, direction[3][W] = {};
+        for (int l = 0; l < lanes; ++l) {
+            const size_t i = index[l];
+            const float* from = pair_gradients + size_t(state.runs[2 * i]) * width;
+            const float* r = state.records + i * stride + record::channels;
+            float row[width] = {};
+            for (uint32_t k = 0; k < state.runs[2 * i + 1]; ++k, from += width)
+                for (int c = 0; c < width; ++c) row[c] += from[c];
+            for (int c = 0; c < 6; ++c) total[c][l] = row[c];
+            if (s.sh_degree >= 0) {
+                const size_t at = i * 3 * size_t(s.sh_coefficients);
+                float d[3];
+                sh_backward(s.sh_degree, s.sh_coefficients, s.means + 3 * i, cam.centre, s.colors + at, r, row + 6, g.colors + at, d);
+                for (int c = 0; c < 3; ++c) direction[c][l] = d[c];
+            } else
+                copy(g.colors + i * size_t(s.color_channels), row + 6, s.color_channels);
+            if (s.feature_channels && g.features) copy(g.features + i * size_t(s.feature_channels), row + 6 + s.color_channels, s.feature_channels);
         }
-    });
+        const Splats p = load_splats(s, index, lanes);
+        const Projected o = project(cam, s, p);
+        Vf moments[6], directions[3];
+        for (int c = 0; c < 6; ++c) moments[c] = load(total[c]);
+        for (int c = 0; c < 3; ++c) directions[c] = load(direction[c]);
+        Splats d = project_backward(cam, s, p, o, moments, directions, sums);
+        for (int c = 0; c < 3; ++c) d.mean[c] = keep(o.visible, d.mean[c]), d.scale[c] = keep(o.visible, d.scale[c]);
+        for (int c = 0; c < 4; ++c) d.quat[c] = keep(o.visible, d.quat[c]);
+        d.opacity = keep(o.visible, d.opacity);
+        if (g.geometry) {
+            Vf to[unknowns];
+            for (int c = 0; c < 3; ++c) to[c] = d.mean[c], to[3 + c] = d.scale[c] * p.scale[c];
+            turn_gradient(p.quat, d.quat, to + 6);
+            to[9] = d.opacity * p.opacity * (1.0f - p.opacity);
+            transpose_out<unknowns>(to, index, lanes, g.geometry);
+            continue;
+        }
+        transpose_out<3>(d.mean, index, lanes, g.means);
+        transpose_out<4>(d.quat, index, lanes, g.quats);
+        transpose_out<3>(d.scale, index, lanes, g.scales);
+        transpose_out<1>(&d.opacity, index, lanes, g.opacities);
+    }
     for (int k = 0; k < 16; ++k) {
         float lanes[W];
         store(lanes, sum[k]);
@@ -186,44 +249,97 @@ void backward_chunk(const Camera& cam, const SplatScene& s, const SplatState& st
     }
 }
 
-void backward(const SplatScene& s, const SplatState& state, const SplatImages& out, const SplatGradients& g) {
-    const int channels = s.channels(), tiles = s.tiles_x() * s.tiles_y(), chunks = int((s.n + chunk - 1) / chunk);
-    Buffer backgrounds(sizeof(float) * size_t(tiles) * size_t(channels) + 64);
-    with_channels(channels, [&]<int CH>() {
-        Buffer rows(sizeof(float) * gradient_stride(CH) * size_t(state.n_pairs + 1));
-        each(tiles, s.threads, [&](int t) {
-            blend_tile_backward<CH>(s, state, out, g, t, rows.as<float>(), backgrounds.as<float>() + size_t(t) * size_t(channels));
-        });
-        const Camera cam(s);
-        Buffer cameras(sizeof(double) * 16 * size_t(chunks + 1));
-        each(chunks, s.threads, [&](int task) {
-            const int64_t first = int64_t(task) * chunk;
-            backward_chunk(cam, s, state, g, rows.as<float>(), first, first + chunk < s.n ? first + chunk : s.n, cameras.as<double>() + 16 * task);
-        });
-        for (int k = 0; k < 16; ++k) g.camera[k] = 0;
-        for (int c = 0; c < chunks; ++c)
-            for (int k = 0; k < 16; ++k) g.camera[k] += cameras.as<double>()[16 * c + k];
+/// The same of all splats; zeroes the gradients of those that are not needed.
+template <int CH> void backward_splats(const SplatScene& s, const SplatState& state, const SplatGradients& g, const float* pair_gradients, const Sample& sample) {
+    const int chunks = int((s.n + chunk - 1) / chunk);
+    const Camera cam(s);
+    Buffer cameras(sizeof(double) * 16 * size_t(chunks + 1));
+    const size_t colors = size_t(s.sh_degree >= 0 ? 3 * s.sh_coefficients : s.color_channels), features = size_t(s.feature_channels);
+    each_chunk(s, sample, [&](size_t i) {
+        if (g.geometry) zero(g.geometry + i * unknowns, unknowns);
+        else zero(g.means + 3 * i, 3), zero(g.quats + 4 * i, 4), zero(g.scales + 3 * i, 3), zero(g.opacities + i, 1);
+        zero(g.colors + i * colors, colors);
+        if (features && g.features) zero(g.features + i * features, features);
+    }, [&](const uint32_t* list, int count, int task) {
+        backward_chunk<CH>(cam, s, state, g, pair_gradients, list, count, cameras.as<double>() + 16 * task);
     });
-    for (int c = 0; c < channels; ++c) g.background[c] = 0;
-    for (int t = 0; t < tiles; ++t)
-        for (int c = 0; c < channels; ++c) g.background[c] += double(backgrounds.as<float>()[size_t(t) * size_t(channels) + size_t(c)]);
+    for (int k = 0; k < 16; ++k) g.camera[k] = 0;
+    for (int c = 0; c < chunks; ++c)
+        for (int k = 0; k < 16; ++k) g.camera[k] += cameras.as<double>()[16 * c + k];
 }
 
-/// Adds each splat's block of J^T W J and the colours' diagonal; at most three channels, `weights` shaped as the image.
+void backward(const SplatScene& s, const SplatState& state, const SplatImages& out, const SplatGradients& g) {
+    const int tiles = s.tiles_x() * s.tiles_y();
+    const size_t channels = size_t(s.channels());
+    const Sample sample(s, state, g.image, g.alpha);
+    Buffer backgrounds(sizeof(float) * size_t(tiles) * channels + 64);
+    with_channels(s.channels(), [&]<int CH>() {
+        Buffer rows(sizeof(float) * gradient_stride(CH) * size_t(state.n_pairs + 1));
+        each(tiles, s.threads, [&](int t) {
+            float* to_background = backgrounds.as<float>() + size_t(t) * channels;
+            if (sample.has(t)) blend_tile_backward<CH>(s, state, out, g, t, rows.as<float>(), to_background);
+            else zero(to_background, channels), sample.skip(t, gradient_stride(CH), rows.as<float>());
+        });
+        backward_splats<CH>(s, state, g, rows.as<float>(), sample);
+    });
+    for (size_t c = 0; c < channels; ++c) g.background[c] = 0;
+    for (int t = 0; t < tiles; ++t)
+        for (size_t c = 0; c < channels; ++c) g.background[c] += double(backgrounds.as<float>()[size_t(t) * channels + c]);
+}
+
+/// Each splat's block of J^T W J and the colours' diagonal; at most three channels, `weights` shaped as the image.
 void curvature(const SplatScene& s, const SplatState& state, const SplatImages& out, const float* weights, float* blocks, float* colors) {
-    const int tiles = s.tiles_x() * s.tiles_y(), chunks = int((s.n + chunk - 1) / chunk);
+    const Sample sample(s, state, weights);
     Buffer rows(sizeof(float) * curvature_stride * size_t(state.n_pairs + 1));
-    each(tiles, s.threads, [&](int t) { blend_tile_curvature(s, state, out, weights, t, rows.as<float>()); });
+    each(s.tiles_x() * s.tiles_y(), s.threads, [&](int t) {
+        if (sample.has(t)) blend_tile_curvature(s, state, out, weights, t, rows.as<float>());
+        else sample.skip(t, curvature_stride, rows.as<float>());
+    });
     const Camera cam(s);
-    each(chunks, s.threads, [&](int task) {
-        const int64_t first = int64_t(task) * chunk;
-        curvature_chunk(cam, s, state, rows.as<float>(), blocks, colors, first, first + chunk < s.n ? first + chunk : s.n);
+    const size_t size = size_t(s.sh_degree >= 0 ? 3 * s.sh_coefficients : s.color_channels);
+    each_chunk(s, sample, [&](size_t i) { zero(blocks + i * block_size, block_size), zero(colors + i * size, size); },
+               [&](const uint32_t* list, int count, int) { curvature_chunk(cam, s, state, rows.as<float>(), blocks, colors, list, count); });
+}
+
+/// The tangents of the splats that are needed, (N, record_stride); nothing is written to the others'.
+void tangents_of(const SplatScene& s, const SplatState& state, const SplatStep& step, const Sample& sample, float* tangents) {
+    const Camera cam(s);
+    each_chunk(s, sample, [](size_t) {}, [&](const uint32_t* list, int count, int) { tangent_chunk(cam, s, state, step, list, count, tangents); });
+}
+
+/// J p, an image.
+void jvp(const SplatScene& s, const SplatState& state, const SplatStep& step, float* change) {
+    const Sample all(s, state, nullptr);
+    Buffer tangents(sizeof(float) * size_t(record_stride(s.channels())) * size_t(s.n + 1));
+    tangents_of(s, state, step, all, tangents.as<float>());
+    with_channels(s.channels(), [&]<int CH>() {
+        each(s.tiles_x() * s.tiles_y(), s.threads, [&](int t) { jvp_tile<CH>(s, state, tangents.as<float>(), t, change); });
+    });
+}
+
+/// J^T W J p, tile by tile. `kept_bytes` is what one thread may keep of a tile.
+void gauss_newton(const SplatScene& s, const SplatState& state, const SplatImages& out, const SplatStep& step, const float* weights, int64_t kept_bytes,
+                  const SplatGradients& g) {
+    const Sample sample(s, state, weights);
+    Buffer tangents(sizeof(float) * size_t(record_stride(s.channels())) * size_t(s.n + 1));
+    tangents_of(s, state, step, sample, tangents.as<float>());
+    with_channels(s.channels(), [&]<int CH>() {
+        Buffer rows(sizeof(float) * gradient_stride(CH) * size_t(state.n_pairs + 1));
+        each(s.tiles_x() * s.tiles_y(), s.threads, [&](int t) {
+            if (!sample.has(t)) {
+                sample.skip(t, gradient_stride(CH), rows.as<float>());
+                return;
+            }
+            const Buffer kept{size_t(kept_bytes)};
+            gauss_newton_tile<CH>(s, state, out, tangents.as<float>(), weights, t, kept.as<char>(), kept_bytes, rows.as<float>());
+        });
+        backward_splats<CH>(s, state, g, rows.as<float>(), sample);
     });
 }
 
 extern const SplatKernels splat_kernels;
 extern const ImageKernels image_kernels;
-const SplatKernels splat_kernels = {forward, blend, backward, curvature};
+const SplatKernels splat_kernels = {forward, blend, backward, curvature, jvp, gauss_newton};
 const ImageKernels image_kernels = {adam, block_step, diagonal_step, ssim, ssim_backward};
 
 }  // namespace ISA

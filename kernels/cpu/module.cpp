@@ -153,6 +153,30 @@ void splats_curvature(const Scene& scene, In<float> records, In<int32_t> runs, I
     chosen.splats->curvature(scene.s, state, out, weights.data(), blocks.data(), colors.data());
 }
 
+SplatStep step_of(std::optional<In<float>> geometry, std::optional<In<float>> colors, std::optional<In<float>> camera) {
+    return {pointer(geometry), pointer(colors), pointer(camera)};
+}
+
+void splats_jvp(const Scene& scene, In<float> records, In<int32_t> runs, In<int32_t> tile_start, In<int32_t> pairs, std::optional<In<float>> geometry,
+                std::optional<In<float>> colors, std::optional<In<float>> camera, Out<float> change) {
+    const SplatState state = saved(records, runs, tile_start, pairs);
+    const SplatStep step = step_of(geometry, colors, camera);
+    nb::gil_scoped_release unlocked;
+    chosen.splats->jvp(scene.s, state, step, change.data());
+}
+
+void splats_gauss_newton(const Scene& scene, In<float> records, In<int32_t> runs, In<int32_t> tile_start, In<int32_t> pairs, In<float> image,
+                         std::optional<In<float>> geometry, std::optional<In<float>> colors, std::optional<In<float>> camera, In<float> weights,
+                         int64_t kept_bytes, Out<float> to_geometry, Out<float> to_colors, Out<double> to_camera) {
+    const SplatState state = saved(records, runs, tile_start, pairs);
+    SplatImages out{const_cast<float*>(image.data()), nullptr, nullptr};
+    const SplatStep step = step_of(geometry, colors, camera);
+    SplatGradients g;
+    g.geometry = to_geometry.data(), g.colors = to_colors.data(), g.camera = to_camera.data();
+    nb::gil_scoped_release unlocked;
+    chosen.splats->gauss_newton(scene.s, state, out, step, weights.data(), kept_bytes, g);
+}
+
 bool solve_blocks(In<float> blocks, In<float> gradients, Out<float> steps, float damping, int threads) {
     BlockArrays a{int64_t(gradients.shape(0)), int(gradients.shape(1)), blocks.data(), gradients.data(), steps.data(), damping, threads};
     nb::gil_scoped_release unlocked;
@@ -265,6 +289,10 @@ NB_MODULE(_cpu, m) {
     m.def("splats_backward", &splats_backward, "scene"_a, "records"_a, "runs"_a, "tile_start"_a, "pairs"_a, "image"_a, "alpha"_a, "image_gradient"_a,
           "alpha_gradient"_a.none(), "means"_a, "quats"_a, "scales"_a, "opacities"_a, "colors"_a, "features"_a.none(), "camera"_a, "background"_a);
     m.def("splats_curvature", &splats_curvature);
+    m.def("splats_jvp", &splats_jvp, "scene"_a, "records"_a, "runs"_a, "tile_start"_a, "pairs"_a, "geometry"_a.none(), "colors"_a.none(), "camera"_a.none(),
+          "change"_a);
+    m.def("splats_gauss_newton", &splats_gauss_newton, "scene"_a, "records"_a, "runs"_a, "tile_start"_a, "pairs"_a, "image"_a, "geometry"_a.none(),
+          "colors"_a.none(), "camera"_a.none(), "weights"_a, "kept_bytes"_a, "to_geometry"_a, "to_colors"_a, "to_camera"_a);
     m.def("solve_blocks", &solve_blocks);
     m.def("block_step", &block_step);
     m.def("ssim", &ssim, "x"_a, "y"_a, "map"_a, "partials"_a.none(), "threads"_a);

@@ -54,11 +54,28 @@ template <int C> inline void transpose_in(const float* from, int lanes, Vf* to) 
     for (int c = 0; c < C; ++c) to[c] = load(t[c]);
 }
 
-template <int C> inline void transpose_out(const Vf* from, int lanes, float* to) {
+/// The same of the rows that are listed.
+template <int C> inline void transpose_in(const float* from, const uint32_t* index, int lanes, Vf* to) {
+    float t[C][W] = {};
+    for (int i = 0; i < lanes; ++i)
+        for (int c = 0; c < C; ++c) t[c][i] = from[size_t(index[i]) * C + size_t(c)];
+    for (int c = 0; c < C; ++c) to[c] = load(t[c]);
+}
+
+template <int C> inline void transpose_out(const Vf* from, const uint32_t* index, int lanes, float* to) {
     float t[C][W];
     for (int c = 0; c < C; ++c) store(t[c], from[c]);
     for (int i = 0; i < lanes; ++i)
-        for (int c = 0; c < C; ++c) to[C * i + c] = t[c][i];
+        for (int c = 0; c < C; ++c) to[size_t(index[i]) * C + size_t(c)] = t[c][i];
+}
+
+inline Splats load_splats(const SplatScene& s, const uint32_t* index, int lanes) {
+    Splats p;
+    transpose_in<3>(s.means, index, lanes, p.mean);
+    transpose_in<4>(s.quats, index, lanes, p.quat);
+    transpose_in<3>(s.scales, index, lanes, p.scale);
+    transpose_in<1>(s.opacities, index, lanes, &p.opacity);
+    return p;
 }
 
 inline Splats load_splats(const SplatScene& s, int64_t first, int lanes) {
@@ -84,6 +101,10 @@ struct Projected {
 
 inline Vf clamp(Vf x, float lo, float hi) { return min(max(x, splat(lo)), splat(hi)); }
 inline Vf magnitude(Vf x) { return max(x, -x); }
+/// The cross product of V's rows.
+inline void normal(const Vf V[6], Vf n[3]) {
+    n[0] = V[1] * V[5] - V[2] * V[4], n[1] = V[2] * V[3] - V[0] * V[5], n[2] = V[0] * V[4] - V[1] * V[3];
+}
 
 inline Projected project(const Camera& cam, const SplatScene& s, const Splats& p) {
     Projected o;
@@ -125,8 +146,9 @@ inline Projected project(const Camera& cam, const SplatScene& s, const Splats& p
     o.raw_a = V[0] * V[0] + V[1] * V[1] + V[2] * V[2];
     o.raw_b = V[0] * V[3] + V[1] * V[4] + V[2] * V[5];
     o.raw_c = V[3] * V[3] + V[4] * V[4] + V[5] * V[5];
-    const Vf n0 = V[1] * V[5] - V[2] * V[4], n1 = V[2] * V[3] - V[0] * V[5], n2 = V[0] * V[4] - V[1] * V[3];
-    o.raw_det = n0 * n0 + n1 * n1 + n2 * n2;
+    Vf n[3];
+    normal(V, n);
+    o.raw_det = n[0] * n[0] + n[1] * n[1] + n[2] * n[2];
     o.a = o.raw_a + s.eps2d;
     o.c = o.raw_c + s.eps2d;
     o.det = o.raw_det + s.eps2d * (o.raw_a + o.raw_c) + s.eps2d * s.eps2d;
@@ -138,35 +160,43 @@ inline Projected project(const Camera& cam, const SplatScene& s, const Splats& p
     return o;
 }
 
-/// Gradients of W splats' image-space quantities: `moments` are sums over pixels of g, g dx, g dx², g dy, g dx dy,
-/// g dy², where g = dL / d ln alpha. Adds to the camera's sums and returns the gradients of the parameters.
+/// Gradients of W splats' image-space quantities: `moments` are sums over pixels of g, g dx, g dx², g tau, g tau dx,
+/// g tau², where g = dL / d ln alpha and tau as in walk.h. Adds to the camera's sums and returns the gradients of the parameters.
 struct CameraSums {
     Vf R[9], t[3], fx, fy, cx, cy;
 };
 
 inline Splats project_backward(const Camera& cam, const SplatScene& s, const Splats& p, const Projected& o,
                                const Vf moments[6], const Vf direction_gradient[3], CameraSums& sums) {
-    const Vf g = moments[0], gx = moments[1], gxx = moments[2], gy = moments[3], gxy = moments[4], gyy = moments[5];
-    const Vf X = o.c * o.inv_det, Y = -o.raw_b * o.inv_det, Z = o.a * o.inv_det;  // the conic
-    const Vf du = X * gx + Y * gy, dv = Y * gx + Z * gy;
-
-    // dL/dΣ = ½ conic · [gxx gxy; gxy gyy] · conic, from d(conic) = -conic dΣ conic.
-    const Vf p0 = X * gxx + Y * gxy, p1 = X * gxy + Y * gyy, p2 = Y * gxx + Z * gxy, p3 = Y * gxy + Z * gyy;
-    Vf ha = 0.5f * (p0 * X + p1 * Y), hb = 0.5f * (p0 * Y + p1 * Z), hc = 0.5f * (p2 * Y + p3 * Z);
-    if (s.antialiased) {  // ln o' = ln o + ½ (ln det VVᵀ - ln det(VVᵀ + eps I)), and d ln det Σ = Σ⁻¹
-        const Mask positive = lt(splat(1e-30f), o.raw_det);
-        const Vf r = keep(positive, 0.5f * g / select(positive, o.raw_det, splat(1.0f))), e = keep(positive, 0.5f * g * o.inv_det);
-        ha += r * o.raw_c - e * o.c;
-        hb -= r * o.raw_b - e * o.raw_b;
-        hc += r * o.raw_a - e * o.a;
-    }
+    // In the whitened offset (s, t) = Lᵀ (dx, dy) = (along dx, steep tau) with L Lᵀ the conic, and dL/dΣ = ½ L M Lᵀ with M the
+    // second moments: a needle's are of order 1 there, and V is whitened before it meets them.
+    const Vf along = 1.0f / sqrt(o.a), steep = sqrt(o.a * o.inv_det), slope = -o.raw_b * o.inv_det / steep;
+    const Vf g = moments[0], gs = along * moments[1], gt = steep * moments[3];
+    const Vf du = along * gs + slope * gt, dv = steep * gt;
+    Vf gss = along * along * moments[2], gtt = steep * steep * moments[5];
+    const Vf gst = along * steep * moments[4];
     Splats d;
     d.opacity = g / p.opacity;
 
     Vf dV[6];
+    const Mask positive = lt(splat(1e-30f), o.raw_det);
+    const Vf lost = s.antialiased ? keep(positive, g) : splat(0.0f);
+    gss -= lost, gtt -= lost;  // ln o' = ln o + ½ (ln det VVᵀ - ln det(VVᵀ + eps I)): the latter's, for d ln det Σ = tr Σ⁻¹ dΣ
     for (int j = 0; j < 3; ++j) {
-        dV[j] = 2.0f * (ha * o.V[j] + hb * o.V[3 + j]);
-        dV[3 + j] = 2.0f * (hb * o.V[j] + hc * o.V[3 + j]);
+        const Vf x0 = along * o.V[j], x1 = slope * o.V[j] + steep * o.V[3 + j];
+        const Vf y0 = gss * x0 + gst * x1, y1 = gst * x0 + gtt * x1;
+        dV[j] = along * y0 + slope * y1;
+        dV[3 + j] = steep * y1;
+    }
+    if (s.antialiased) {  // the former's: det VVᵀ = |n|²
+        Vf n[3];
+        normal(o.V, n);
+        const Vf r = lost / select(positive, o.raw_det, splat(1.0f));
+        for (int j = 0; j < 3; ++j) {
+            const int k = (j + 1) % 3, l = (j + 2) % 3;
+            dV[j] += r * (o.V[3 + k] * n[l] - o.V[3 + l] * n[k]);
+            dV[3 + j] += r * (n[k] * o.V[l] - n[l] * o.V[k]);
+        }
     }
     Vf dM[9], dT[6];
     for (int i = 0; i < 3; ++i)
@@ -184,8 +214,8 @@ inline Splats project_backward(const Camera& cam, const SplatScene& s, const Spl
     dq[1] = 2.0f * (y * (dQ[1] + dQ[3]) + z * (dQ[2] + dQ[6]) + w * (dQ[7] - dQ[5]) - 2.0f * x * (dQ[4] + dQ[8]));
     dq[2] = 2.0f * (x * (dQ[1] + dQ[3]) + z * (dQ[5] + dQ[7]) + w * (dQ[2] - dQ[6]) - 2.0f * y * (dQ[0] + dQ[8]));
     dq[3] = 2.0f * (x * (dQ[2] + dQ[6]) + y * (dQ[5] + dQ[7]) + w * (dQ[3] - dQ[1]) - 2.0f * z * (dQ[0] + dQ[4]));
-    const Vf along = dq[0] * w + dq[1] * x + dq[2] * y + dq[3] * z;
-    for (int i = 0; i < 4; ++i) d.quat[i] = (dq[i] - along * o.q[i]) * o.inv_length;
+    const Vf radial = dq[0] * w + dq[1] * x + dq[2] * y + dq[3] * z;
+    for (int i = 0; i < 4; ++i) d.quat[i] = (dq[i] - radial * o.q[i]) * o.inv_length;
 
     // T = J R with J = [jx 0 -jx rx; 0 jy -jy ry], jx = fx/mz, jy = fy/mz.
     const Vf jx = cam.fx * o.rz, jy = cam.fy * o.rz;

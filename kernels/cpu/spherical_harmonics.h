@@ -87,4 +87,22 @@ inline void sh_backward(int degree, int coefficients, const float* mean, const f
     for (int i = 0; i < 3; ++i) direction_gradient[i] = (d[i] - along * n[i]) * inverse;
 }
 
+/// The change of rgb along a step of the coefficients (may be null) and of mean - centre.
+inline void sh_tangent(int degree, const float* mean, const float* centre, const float* sh, const float* rgb, const float* step, const float* moved, float* to) {
+    float n[3], b[16], s[16], d[3];
+    const float inverse = sh_direction(mean, centre, n);
+    sh_basis(degree, n[0], n[1], n[2], b);
+    const float along = n[0] * moved[0] + n[1] * moved[1] + n[2] * moved[2];
+    const int count = sh_count(degree);
+    for (int c = 0; c < 3; ++c) {
+        to[c] = 0;
+        if (!(rgb[c] > 0)) continue;
+        for (int k = 0; k < count; ++k) s[k] = sh[3 * k + c];
+        sh_gradient(degree, n[0], n[1], n[2], s, d);
+        for (int i = 0; i < 3; ++i) to[c] += d[i] * (moved[i] - along * n[i]) * inverse;
+        if (step)
+            for (int k = 0; k < count; ++k) to[c] += b[k] * step[3 * k + c];
+    }
+}
+
 }  // namespace ISA

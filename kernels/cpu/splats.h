@@ -85,8 +85,16 @@ struct SplatGradients {
     float* opacities = nullptr;
     float* colors = nullptr;
     float* features = nullptr;
+    float* geometry = nullptr;         // (N, 10), as SplatStep's; in place of the first four where not null
     double* camera = nullptr;          // (16): R row-major 9, t 3, fx, fy, cx, cy
-    double* background = nullptr;      // (channels)
+    double* background = nullptr;      // (channels); may be null
+};
+
+/// A step of the unknowns: each may be null, for none.
+struct SplatStep {
+    const float* geometry = nullptr;   // (N, 10): mean 3, ln scale 3, turn about the splat's own axes 3, logit of opacity
+    const float* colors = nullptr;     // shaped as the colours
+    const float* camera = nullptr;     // (10): turn 3 and shift 3 in the camera's frame, fx, fy, cx, cy
 };
 
 /// Called with the number of pairs once it is known; must set pairs and n_pairs.
@@ -98,6 +106,9 @@ struct SplatKernels {
     void (*blend)(const SplatScene&, const SplatState&, const SplatImages&);
     void (*backward)(const SplatScene&, const SplatState&, const SplatImages&, const SplatGradients&);
     void (*curvature)(const SplatScene&, const SplatState&, const SplatImages&, const float* weights, float* blocks, float* colors);
+    void (*jvp)(const SplatScene&, const SplatState&, const SplatStep&, float* change);
+    void (*gauss_newton)(const SplatScene&, const SplatState&, const SplatImages&, const SplatStep&, const float* weights, int64_t kept_bytes,
+                         const SplatGradients&);
 };
 
 }  // namespace egregium

@@ -276,10 +276,9 @@ def _meta(prints: Footprints, index: Tensor, camera: Camera, count: int) -> dict
 
 def _clamp_to_view(tangent: Tensor, focal: Tensor, centre: Tensor, size: int) -> Tensor:
     """Clamp x/z as gsplat does; the limits count as constants."""
-    with torch.no_grad():
-        margin = 0.3 * 0.5 * size / focal
-        low, high = -centre / focal - margin, (size - centre) / focal + margin
-    return torch.clamp(tangent, low, high)
+    focal, centre = focal.detach(), centre.detach()  # in forward mode, too, which no_grad does not stop
+    margin = 0.3 * 0.5 * size / focal
+    return torch.clamp(tangent, -centre / focal - margin, (size - centre) / focal + margin)
 
 
 def _determinants(covariances: Tensor) -> Tensor:

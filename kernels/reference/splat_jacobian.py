@@ -24,6 +24,8 @@ def view(
     K: Tensor,
     width: int,
     height: int,
+    *,
+    camera: Tensor | None = None,
     **settings: Any,
 ) -> Tensor:
     """Return the (H, W, D) image after a step by the unknowns.
@@ -33,9 +35,12 @@ def view(
         colors: shaped as the colours.
         splats: means, quats, scales, opacities, colors.
         viewmat, K, width, height: the camera.
+        camera: (10,) the step of it; None for none.
         settings: as of :func:`kernels.rasterize_splats.rasterize_splats`.
     """
     means, quats, scales, opacities, own = splats
+    if camera is not None:
+        viewmat, K = moved(viewmat, K, camera)
     return rasterize_splats(
         means + geometry[:, :3],
         turn(quats, geometry[:, 6:9]),
@@ -50,6 +55,17 @@ def view(
     )[0][0]
 
 
+def moved(viewmat: Tensor, K: Tensor, camera: Tensor) -> tuple[Tensor, Tensor]:
+    """Return viewmat (4, 4) and K (3, 3) after a step of the camera's unknowns (10,): exp(ξ) viewmat, and the sums."""
+    (x, y, z), shift, zero = camera[:3].unbind(), camera[3:6, None], torch.zeros_like(camera[0])
+    turn = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).view(3, 3)
+    twist = torch.cat([torch.cat([turn, shift], dim=1), torch.zeros_like(viewmat[3:])])
+    fx, fy, cx, cy = camera[6:].unbind()
+    return torch.linalg.matrix_exp(twist) @ viewmat, K + torch.stack(
+        [fx, zero, cx, zero, fy, cy, zero, zero, zero]
+    ).view(3, 3)
+
+
 def jacobian(
     splats: tuple[Tensor, ...],
     viewmat: Tensor,
@@ -57,9 +73,9 @@ def jacobian(
     width: int,
     height: int,
     **settings: Any,
-) -> tuple[Tensor, Tensor]:
-    """Return ∂ image / ∂ geometry (H, W, D, N, 10) and ∂ image / ∂ colors (H, W, D, *colors.shape)."""
-    zeros = (splats[0].new_zeros(len(splats[0]), UNKNOWNS), torch.zeros_like(splats[4]))
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ∂ image / ∂ geometry (H, W, D, N, 10), / ∂ colors (H, W, D, *colors.shape) and / ∂ camera (H, W, D, 10)."""
+    zeros = (splats[0].new_zeros(len(splats[0]), UNKNOWNS), torch.zeros_like(splats[4]), splats[0].new_zeros(10))
     found = []
     for which, zero in enumerate(zeros):
         columns = []
@@ -67,11 +83,12 @@ def jacobian(
             with forward_ad.dual_level():
                 one = torch.zeros_like(zero).flatten().index_fill(0, torch.tensor(k), 1).view_as(zero)
                 steps = [forward_ad.make_dual(zero, one) if which == i else z for i, z in enumerate(zeros)]
-                image = view(steps[0], steps[1], splats, viewmat, K, width, height, **settings)
+                geometry, colors, camera = steps
+                image = view(geometry, colors, splats, viewmat, K, width, height, camera=camera, **settings)
                 tangent = forward_ad.unpack_dual(image).tangent
                 columns.append(torch.zeros_like(image) if tangent is None else tangent)
         found.append(torch.stack(columns, dim=-1).unflatten(-1, zero.shape))
-    return found[0], found[1]
+    return found[0], found[1], found[2]
 
 
 def blocks(to_geometry: Tensor, weights: Tensor) -> Tensor:

@@ -51,8 +51,8 @@ def kernel_of(antialiased: bool = False, degree: int | None = None, needles: boo
 
 
 @cache
-def dense_of(antialiased: bool = False, degree: int | None = None, needles: bool = False) -> tuple[Tensor, Tensor]:
-    """Return the dense Jacobian of the same view by geometry and by colours."""
+def dense_of(antialiased: bool = False, degree: int | None = None, needles: bool = False) -> tuple[Tensor, ...]:
+    """Return the dense Jacobian of the same view by geometry, by colours and by the camera."""
     splats, viewmat, K = scene(3, 5, degree=degree, needles=needles)
     return twin.jacobian(
         tuple(t.double() for t in splats),
@@ -75,7 +75,7 @@ KINDS = [{}, {"antialiased": True}, {"degree": 0}, {"needles": True}]
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_blocks_are_those_of_the_dense_jacobian(kind, instruction_set):
-    geometry, colors = dense_of(**kind)
+    geometry, colors, _ = dense_of(**kind)
     expected = twin.blocks(geometry, weights(3).double())
     got = kernel_of(**kind).blocks(weights(3))
     diagonal = expected.diagonal(dim1=1, dim2=2)
@@ -111,7 +111,7 @@ def test_thousands_of_blocks_are_positive_semidefinite_and_solved(needles, instr
 
 @pytest.mark.parametrize("kind", [*KINDS, {"degree": 2}], ids=str)
 def test_the_transposed_product_is_that_of_the_dense_jacobian(kind, instruction_set):
-    geometry, colors = dense_of(**kind)
+    geometry, colors, _ = dense_of(**kind)
     cotangent = weights(3) - 0.5
     got = kernel_of(**kind).vjp(cotangent)
     expected = torch.einsum("hwdni,hwd->ni", geometry, cotangent.double())
