@@ -29,7 +29,7 @@ UNKNOWNS = 10
 CAMERA_UNKNOWNS = 10
 """Of a camera: rotation vector, translation, fx, fy, cx, cy."""
 KEPT_BYTES = 3 << 18
-"""Of a tile's alphas, kept between the two walks of JᵀWJ p: per thread, what a core's own cache holds beside all else."""
+"""Of a tile's alphas, a thread keeps between the two walks of JᵀWJ p: what a core's own cache has room for."""
 
 
 class Gradients(NamedTuple):
@@ -111,6 +111,7 @@ class SplatJacobian:
         require_dtype("splat_jacobian", means, torch.float32)
         tensors = [means, quats, scales, opacities, colors, None, viewmat, K, background, mask]
         self._tensors = [None if t is None else t.detach() for t in tensors]
+        self._viewmat = viewmat.detach()
         antialiased = rasterize_mode == "antialiased"
         degree = -1 if sh_degree is None else sh_degree
         self._numbers = (width, height, degree, near_plane, far_plane, eps2d, antialiased)
@@ -138,7 +139,7 @@ class SplatJacobian:
             ],
             dim=1,
         )
-        return Gradients(geometry, to_colors, viewmat, K, camera_gradient(self._tensors[6], viewmat, K))
+        return Gradients(geometry, to_colors, viewmat, K, camera_gradient(self._viewmat, viewmat, K))
 
     def jvp(self, geometry: Tensor | None = None, colors: Tensor | None = None, camera: Tensor | None = None) -> Tensor:
         """Return J p, (H, W, D), in forward mode.
@@ -182,7 +183,7 @@ class SplatJacobian:
         viewmat, K = own.new_zeros(4, 4, dtype=torch.float64), own.new_zeros(3, 3, dtype=torch.float64)
         viewmat[:3, :3], viewmat[:3, 3] = to_camera[:9].view(3, 3), to_camera[9:12]
         K[0, 0], K[1, 1], K[0, 2], K[1, 2] = to_camera[12:]
-        to_unknowns = camera_gradient(self._tensors[6], viewmat, K)
+        to_unknowns = camera_gradient(self._viewmat, viewmat, K)
         return Gradients(to_geometry, to_colors, viewmat.float(), K.float(), to_unknowns)
 
     def blocks(self, weights: Tensor) -> Blocks:
@@ -200,10 +201,11 @@ class SplatJacobian:
         if self.image.shape[2] > 3:
             raise ValueError(f"blocks are of at most 3 channels, not {self.image.shape[2]}")
         colors, image = self._splats()[4], self._like_image("weights", weights)
-        found = Blocks(colors.new_empty(len(colors), UNKNOWNS * (UNKNOWNS + 1) // 2), colors.new_empty(colors.shape))
+        to_colors = colors.new_empty(colors.shape)
         scene, _held = scene_of(self._tensors, self._numbers)
-        _cpu.splats_curvature(scene, *self._saved, self.image, image, *found)
-        return found
+        return Blocks(
+            torch.from_numpy(_cpu.splats_curvature(scene, *self._saved, self.image, image, to_colors)), to_colors
+        )
 
     def camera_block(self, weights: Tensor) -> Tensor:
         """Return what Jᵀ W J holds of the camera alone, (10, 10): ten products with J.

@@ -145,12 +145,19 @@ void splats_backward(const Scene& scene, In<float> records, In<int32_t> runs, In
     chosen.splats->backward(scene.s, state, out, g);
 }
 
-void splats_curvature(const Scene& scene, In<float> records, In<int32_t> runs, In<int32_t> tile_start, In<int32_t> pairs, In<float> image, In<float> weights,
-                      Out<float> blocks, Out<float> colors) {
+/// Returns the blocks (N, 55): in kept memory, for fresh pages would cost as much as to fill them.
+nb::ndarray<nb::numpy, float> splats_curvature(const Scene& scene, In<float> records, In<int32_t> runs, In<int32_t> tile_start, In<int32_t> pairs,
+                                               In<float> image, In<float> weights, Out<float> colors) {
     const SplatState state = saved(records, runs, tile_start, pairs);
     SplatImages out{const_cast<float*>(image.data()), nullptr, nullptr};
-    nb::gil_scoped_release unlocked;
-    chosen.splats->curvature(scene.s, state, out, weights.data(), blocks.data(), colors.data());
+    const size_t n = size_t(scene.s.n);
+    float* block = static_cast<float*>(acquire(sizeof(float) * 55 * n));
+    auto blocks = owned(block, {n, 55});
+    {
+        nb::gil_scoped_release unlocked;
+        chosen.splats->curvature(scene.s, state, out, weights.data(), block, colors.data());
+    }
+    return blocks;
 }
 
 SplatStep step_of(std::optional<In<float>> geometry, std::optional<In<float>> colors, std::optional<In<float>> camera) {
