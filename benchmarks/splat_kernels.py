@@ -4,7 +4,8 @@
 
 Seeded random scenes with about 50 splats blended into each pixel. Columns: ``forward``, the public function, recorded
 for a backward pass; ``operator``, the torch operator alone; ``backward``, to all parameters; ``bare loop``, the blend
-of the same pairs without projection, pairing or sort, which bounds the forward pass. All are timed in turns, so that a
+of the same pairs without projection, pairing or sort, which bounds the forward pass; ``J·p``, ``JᵀWJ·p`` and
+``blocks``, the products of ``SplatJacobian``, of all unknowns and the camera. All are timed in turns, so that a
 busy moment strikes each alike; the least of many runs is shown, the median is in the JSON lines.
 
 OpenSplat's CPU rasterizer is measured where ``--opensplat`` names a library that registers
@@ -34,6 +35,7 @@ from benchmarks.tables import machine, print_table, table, write_section
 from kernels import _cpu
 from kernels.rasterize_splats import rasterize_splats
 from kernels.reference.rasterize_splats import rasterize_splats as twin
+from kernels.splat_jacobian import CAMERA_UNKNOWNS, UNKNOWNS, SplatJacobian
 
 SCENES = ((10_000, 256, 256, 1.2), (50_000, 640, 480, 1.2), (200_000, 1280, 720, 1.05))
 LARGE = (1_000_000, 1280, 720, 0.2)
@@ -48,6 +50,9 @@ COLUMNS = [
     "operator / bare",
     "forward / bare",
     "backward / forward",
+    "J·p ms",
+    "JᵀWJ·p ms",
+    "blocks ms",
     "OpenSplat ms",
     "times as fast",
     "torch twin ms",
@@ -101,6 +106,23 @@ class Scene:
             outputs: tuple[Tensor, ...] = torch.ops.egregium.rasterize_splats(*inputs, *self.settings(), False)
             return outputs
 
+    def products(self) -> dict[str, Callable[[], Any]]:
+        """Return the products with the view's Jacobian, by name."""
+        splats = [t.detach() for t in self.splats]
+        view = SplatJacobian(*splats, self.viewmat, self.K, *self.size)
+        g = torch.Generator().manual_seed(1)
+        step = (
+            0.01 * torch.randn(len(splats[0]), UNKNOWNS, generator=g),
+            0.1 * torch.randn(splats[4].shape, generator=g),
+            0.01 * torch.randn(CAMERA_UNKNOWNS, generator=g),
+        )
+        weights = self.gradient[0].abs()
+        return {
+            "jvp": partial(view.jvp, *step),
+            "gauss_newton": partial(view.gauss_newton, *step, weights),
+            "blocks": partial(view.blocks, weights),
+        }
+
     def settings(self) -> tuple[Any, ...]:
         """Return the operator's numbers: size, no harmonics, near and far plane, blur, not antialiased."""
         return (*self.size, -1, 0.01, 1e10, 0.3, False)
@@ -153,6 +175,7 @@ def measure(scene: Scene, seconds: float, opensplat: bool, with_twin: bool) -> d
     times = Times()
     saved = scene.operator()[3:]
     bare = scene.bare_loop(saved, torch.get_num_threads())
+    products = scene.products()
     difference = None
     for _ in range(3):
         end = time.perf_counter() + seconds / 3
@@ -162,6 +185,8 @@ def measure(scene: Scene, seconds: float, opensplat: bool, with_twin: bool) -> d
             del image
             times.run("operator", scene.operator)
             times.run("bare", bare)
+            for name, product in products.items():
+                times.run(name, product)
         if opensplat:
             for _ in range(2):
                 other = times.run("opensplat_forward", partial(render_opensplat, scene))
@@ -247,6 +272,9 @@ def row(line: dict[str, Any]) -> list[Any]:
         f"{ms['operator'] / ms['bare']:.2f}",
         f"{ms['forward'] / ms['bare']:.2f}",
         f"{ms['backward'] / ms['forward']:.2f}",
+        f"{ms['jvp']:.2f}",
+        f"{ms['gauss_newton']:.2f}",
+        f"{ms['blocks']:.2f}",
         rival,
         faster,
         f"{ms['twin']:.0f} / too much memory" if "twin" in ms else "too slow",
@@ -262,6 +290,8 @@ def targets(lines: list[dict[str, Any]], per_row: dict[str, float], memory: dict
     found: list[tuple[str, float, bool, list[float]]] = [
         ("operator / bare loop", 2, False, worst("operator", "bare")),
         ("backward / forward", 2.2, False, worst("backward", "forward")),
+        ("JᵀWJ·p / backward", 1.5, False, worst("gauss_newton", "backward")),
+        ("blocks / backward", 2, False, worst("blocks", "backward")),
         ("ns a 16-pixel row, one AVX-512 thread", 8, False, [per_row[i] for i in per_row if i == "avx512"]),
         ("OpenSplat / ours, forward", 15, True, worst("opensplat_forward", "forward")),
         ("OpenSplat / ours, backward", 10, True, worst("opensplat_backward", "backward")),

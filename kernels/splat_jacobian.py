@@ -14,6 +14,7 @@ takes its share of the time. What is not finite in a step or in weights comes ou
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -29,7 +30,7 @@ UNKNOWNS = 10
 CAMERA_UNKNOWNS = 10
 """Of a camera: rotation vector, translation, fx, fy, cx, cy."""
 KEPT_BYTES = 3 << 18
-"""Of a tile's alphas, kept between the two walks of JᵀWJ p: per thread, what a core's own cache holds beside all else."""
+"""Of a tile's alphas, a thread keeps between the two walks of JᵀWJ p: what a core's own cache has room for."""
 
 
 class Gradients(NamedTuple):
@@ -111,6 +112,7 @@ class SplatJacobian:
         require_dtype("splat_jacobian", means, torch.float32)
         tensors = [means, quats, scales, opacities, colors, None, viewmat, K, background, mask]
         self._tensors = [None if t is None else t.detach() for t in tensors]
+        self._viewmat = viewmat.detach()
         antialiased = rasterize_mode == "antialiased"
         degree = -1 if sh_degree is None else sh_degree
         self._numbers = (width, height, degree, near_plane, far_plane, eps2d, antialiased)
@@ -124,21 +126,10 @@ class SplatJacobian:
         Args:
             cotangent: (H, W, D) r.
         """
-        (_, quats, scales, opacities, _), image = self._splats(), self._like_image("cotangent", cotangent)
-        found = torch.ops.egregium.rasterize_splats_backward(
-            image, None, self.image, self.alpha, *self._saved, *self._tensors, *self._numbers
+        image = self._like_image("cotangent", cotangent)
+        return self._gradients(
+            lambda scene, *to: _cpu.splats_vjp(scene, *self._saved, self.image, self.alpha, image, *to)
         )
-        to_means, to_quats, to_scales, to_opacities, to_colors, _, viewmat, K, _ = found
-        geometry = torch.cat(
-            [
-                to_means,
-                to_scales * scales,
-                _to_rotations(quats, to_quats),
-                (to_opacities * opacities * (1 - opacities))[:, None],
-            ],
-            dim=1,
-        )
-        return Gradients(geometry, to_colors, viewmat, K, camera_gradient(self._tensors[6], viewmat, K))
 
     def jvp(self, geometry: Tensor | None = None, colors: Tensor | None = None, camera: Tensor | None = None) -> Tensor:
         """Return J p, (H, W, D), in forward mode.
@@ -172,18 +163,11 @@ class SplatJacobian:
         step, weights = self._step(geometry, colors, camera), self._like_image("weights", weights)
         if kept_bytes < 0:
             raise ValueError(f"kept_bytes must be at least 0, not {kept_bytes}")
-        own = self._splats()[4]
-        to_geometry, to_colors = own.new_empty(len(own), UNKNOWNS), own.new_empty(own.shape)
-        to_camera = torch.empty(16, dtype=torch.float64)
-        scene, _held = scene_of(self._tensors, self._numbers)
-        _cpu.splats_gauss_newton(
-            scene, *self._saved, self.image, *step, weights, kept_bytes, to_geometry, to_colors, to_camera
+        return self._gradients(
+            lambda scene, *to: _cpu.splats_gauss_newton(
+                scene, *self._saved, self.image, *step, weights, kept_bytes, *to
+            )
         )
-        viewmat, K = own.new_zeros(4, 4, dtype=torch.float64), own.new_zeros(3, 3, dtype=torch.float64)
-        viewmat[:3, :3], viewmat[:3, 3] = to_camera[:9].view(3, 3), to_camera[9:12]
-        K[0, 0], K[1, 1], K[0, 2], K[1, 2] = to_camera[12:]
-        to_unknowns = camera_gradient(self._tensors[6], viewmat, K)
-        return Gradients(to_geometry, to_colors, viewmat.float(), K.float(), to_unknowns)
 
     def blocks(self, weights: Tensor) -> Blocks:
         """Return what Jᵀ W J holds of each splat alone.
@@ -200,10 +184,11 @@ class SplatJacobian:
         if self.image.shape[2] > 3:
             raise ValueError(f"blocks are of at most 3 channels, not {self.image.shape[2]}")
         colors, image = self._splats()[4], self._like_image("weights", weights)
-        found = Blocks(colors.new_empty(len(colors), UNKNOWNS * (UNKNOWNS + 1) // 2), colors.new_empty(colors.shape))
+        to_colors = colors.new_empty(colors.shape)
         scene, _held = scene_of(self._tensors, self._numbers)
-        _cpu.splats_curvature(scene, *self._saved, self.image, image, *found)
-        return found
+        return Blocks(
+            torch.from_numpy(_cpu.splats_curvature(scene, *self._saved, self.image, image, to_colors)), to_colors
+        )
 
     def camera_block(self, weights: Tensor) -> Tensor:
         """Return what Jᵀ W J holds of the camera alone, (10, 10): ten products with J.
@@ -225,6 +210,18 @@ class SplatJacobian:
                 raise ValueError(f"{name} must be float32 {shape}, not {step.dtype} {tuple(step.shape)}")
             found.append(None if step is None else step.detach().contiguous())
         return found
+
+    def _gradients(self, kernel: Callable[..., None]) -> Gradients:
+        """Return what a kernel writes, called with the scene and with the places of geometry, colours and camera."""
+        own = self._splats()[4]
+        geometry, colors = own.new_empty(len(own), UNKNOWNS), own.new_empty(own.shape)
+        camera = torch.empty(16, dtype=torch.float64)
+        scene, _held = scene_of(self._tensors, self._numbers)
+        kernel(scene, geometry, colors, camera)
+        viewmat, K = torch.zeros(4, 4, dtype=torch.float64), torch.zeros(3, 3, dtype=torch.float64)
+        viewmat[:3, :3], viewmat[:3, 3] = camera[:9].view(3, 3), camera[9:12]
+        K[0, 0], K[1, 1], K[0, 2], K[1, 2] = camera[12:]
+        return Gradients(geometry, colors, viewmat.float(), K.float(), camera_gradient(self._viewmat, viewmat, K))
 
     def _splats(self) -> list[Tensor]:
         return [t for t in self._tensors[:5] if t is not None]
@@ -268,12 +265,3 @@ def turn(quats: Tensor, rotations: Tensor) -> Tensor:
     real = w * half.cos() - (v * axis).sum(1, keepdim=True)
     imaginary = w * axis + half.cos() * v + torch.linalg.cross(v, axis)
     return torch.nn.functional.normalize(torch.cat([real, imaginary], dim=1), dim=1)
-
-
-def _to_rotations(quats: Tensor, gradient: Tensor) -> Tensor:
-    """Carry a gradient by the quaternions to their rotation vectors: dq = ½ q ⊗ (0, dω)."""
-    w, x, y, z = quats.unbind(1)
-    a, b, c, d = gradient.unbind(1)
-    return 0.5 * torch.stack(
-        [-x * a + w * b + z * c - y * d, -y * a - z * b + w * c + x * d, -z * a + y * b - x * c + w * d], dim=1
-    )

@@ -52,52 +52,67 @@ template <int CH, bool MEDIAN> void blend_tile(const SplatScene& s, const SplatS
     }
 }
 
-/// The reverse walk: writes one row a pair, the six moments of dL / d ln alpha (of 1, dx, dx², tau, tau dx, tau²), then the
-/// channels' gradients. T: transmittance 1 where a pixel is rendered, else 0, and so are `incoming` (dL/dimage) and
-/// `behind` (its product with what has yet to come, the whole image). Both are used up. `first`: called with what visits a
-/// pair; may do so for the first pairs, and returns where the walk shall go on.
-template <int CH, class First>
+/// Sums of g = dL / d ln alpha over a part's rows, in each lane, and what they add to a pair's moments.
+struct Moments {
+    Vf m0 = splat(0.0f), m1 = splat(0.0f), m2 = splat(0.0f);
+    INLINED void add(Vf g, Vf tau) {
+        m0 += g;
+        m1 += g * tau;
+        m2 += g * (tau * tau);
+    }
+    INLINED void into(Vf* sums, Vf dx) const {
+        sums[0] += m0;
+        sums[1] += m0 * dx;
+        sums[2] += m0 * dx * dx;
+        sums[3] += m1;
+        sums[4] += m1 * dx;
+        sums[5] += m2;
+    }
+};
+
+/// A pair's row of gradients: the six moments of g (of 1, dx, dx², tau, tau dx, tau²), then the channels'.
+template <int CH> struct PairSums {
+    Vf at[gradient_stride(CH)];
+    INLINED PairSums() {
+        for (int i = 0; i < gradient_stride(CH); ++i) at[i] = splat(0.0f);
+    }
+    INLINED void write(float* to) const {
+        for (int i = 0; i < gradient_stride(CH); i += 4) sum4(at[i], at[i + 1], at[i + 2], at[i + 3], to + i);
+    }
+};
+
+/// The reverse walk: writes PairSums, one row a pair. T: transmittance 1 where a pixel is rendered, else 0, and so are `incoming` (dL/dimage) and
+/// `behind` (its product with what has yet to come, the whole image). Both are used up.
+template <int CH>
 INLINED void reverse_tile(const SplatState& state, const Tile& tile_, int index, TilePlane& T, TilePlane& behind, const TilePlane* incoming, bool some,
-                          float* pair_gradients, First&& first) {
+                          float* pair_gradients) {
     constexpr int width = gradient_stride(CH);
     const uint32_t begin = state.tile_start[index], end = state.tile_start[index + 1];
-    auto visit = [&](uint32_t, Pair pair, const float* r, auto&& rows) INLINED_LAMBDA {
-        const Vf most = splat(largest_alpha), zero = splat(0.0f);
+    uint32_t k = walk<record_stride(CH)>(state, T, begin, some ? end : begin, [&](uint32_t, Pair pair, const float* r, auto&& rows) INLINED_LAMBDA {
+        const Vf most = splat(largest_alpha);
         const float lean = shear(r);
-        Vf sums[width];
-        for (int i = 0; i < width; ++i) sums[i] = zero;
+        PairSums<CH> sums;
         for (int part = 0; part < parts; ++part) {
             const Row row(r, tile_, part, pair);
             const Vf shift = lean * row.dx;
-            Vf m0 = zero, m1 = zero, m2 = zero;
+            Moments moments;
             rows(part, row, [&](int y, Vf dy, Vf, Vf alpha, Vf w) INLINED_LAMBDA {
-                Vf along = zero;
+                Vf along = splat(0.0f);
                 for (int c = 0; c < CH; ++c) {
                     const Vf gradient = load(incoming[c].at[part][y]);
                     along += gradient * r[record::channels + c];
-                    sums[6 + c] += gradient * w;
+                    sums.at[6 + c] += gradient * w;
                 }
                 const Vf here = w * along;
                 const Vf rest = load(behind.at[part][y]) - here;
                 store(behind.at[part][y], rest);
                 // dL/d ln alpha; none where alpha is clamped.
-                const Vf d = keep(lt(alpha, most), here - rest * alpha * reciprocal(1.0f - alpha));
-                const Vf tau = dy + shift;
-                m0 += d;
-                m1 += d * tau;
-                m2 += d * (tau * tau);
+                moments.add(keep(lt(alpha, most), here - rest * alpha * reciprocal(1.0f - alpha)), dy + shift);
             });
-            sums[0] += m0;
-            sums[1] += m0 * row.dx;
-            sums[2] += m0 * row.dx * row.dx;
-            sums[3] += m1;
-            sums[4] += m1 * row.dx;
-            sums[5] += m2;
+            moments.into(sums.at, row.dx);
         }
-        float* to = pair_gradients + size_t(pair.place) * width;
-        for (int i = 0; i < width; i += 4) sum4(sums[i], sums[i + 1], sums[i + 2], sums[i + 3], to + i);
-    };
-    uint32_t k = walk<record_stride(CH)>(state, T, first(visit), some ? end : begin, visit);
+        sums.write(pair_gradients + size_t(pair.place) * width);
+    });
     for (; k < end; ++k) std::memset(pair_gradients + size_t(state.pairs[k].place) * width, 0, width * sizeof(float));
 }
 
@@ -134,7 +149,7 @@ void blend_tile_backward(const SplatScene& s, const SplatState& state, const Spl
         }
     }
     for (int c = 0; c < channels; ++c) background_sums[c] = sum(background[c]);
-    reverse_tile<CH>(state, tile_, index, T, behind, incoming, some, pair_gradients, [&](auto&&) { return state.tile_start[index]; });
+    reverse_tile<CH>(state, tile_, index, T, behind, incoming, some, pair_gradients);
 }
 
 }  // namespace ISA

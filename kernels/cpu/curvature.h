@@ -48,19 +48,17 @@ inline void blend_tile_curvature(const SplatScene& s, const SplatState& state, c
             const Vf t0 = slope * row.dx;
             Vf power[5];
             for (int j = 0; j < 5; ++j) power[j] = zero;
-            pair_rows(part, row, [&](int y, Vf dy, Vf, Vf alpha, Vf w) INLINED_LAMBDA {
-                const Vf ratio = alpha * reciprocal(1.0f - alpha);
+            pair_rows(part, row, [&](int y, Vf dy, Vf before, Vf alpha, Vf w) INLINED_LAMBDA {
+                const Vf ratio = alpha * reciprocal(1.0f - alpha), w2 = w * w;
                 Vf h = zero;
                 for (int c = 0; c < CH; ++c) {
-                    const Vf W_c = load(weight[c].at[part][y]);
-                    const Vf here = w * r[record::channels + c];
-                    const Vf behind = load(rest[c].at[part][y]) - here;
-                    store(rest[c].at[part][y], behind);
-                    const Vf f = here - behind * ratio;
+                    const Vf W_c = load(weight[c].at[part][y]), left = load(rest[c].at[part][y]);
+                    const Vf f = before * r[record::channels + c] - left;  // times alpha / (1 - alpha)
+                    store(rest[c].at[part][y], left - w * r[record::channels + c]);
                     h += W_c * f * f;
-                    sums[moments + c] += W_c * w * w;
+                    sums[moments + c] += W_c * w2;
                 }
-                h = keep(lt(alpha, most), h);
+                h = keep(lt(alpha, most), h * (ratio * ratio));
                 const Vf t = t0 + steep * dy, t2 = t * t;
                 power[0] += h;
                 power[1] += h * t;

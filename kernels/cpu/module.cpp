@@ -145,12 +145,19 @@ void splats_backward(const Scene& scene, In<float> records, In<int32_t> runs, In
     chosen.splats->backward(scene.s, state, out, g);
 }
 
-void splats_curvature(const Scene& scene, In<float> records, In<int32_t> runs, In<int32_t> tile_start, In<int32_t> pairs, In<float> image, In<float> weights,
-                      Out<float> blocks, Out<float> colors) {
+/// Returns the blocks (N, 55): in kept memory, for fresh pages would cost as much as to fill them.
+nb::ndarray<nb::numpy, float> splats_curvature(const Scene& scene, In<float> records, In<int32_t> runs, In<int32_t> tile_start, In<int32_t> pairs,
+                                               In<float> image, In<float> weights, Out<float> colors) {
     const SplatState state = saved(records, runs, tile_start, pairs);
     SplatImages out{const_cast<float*>(image.data()), nullptr, nullptr};
-    nb::gil_scoped_release unlocked;
-    chosen.splats->curvature(scene.s, state, out, weights.data(), blocks.data(), colors.data());
+    const size_t n = size_t(scene.s.n);
+    float* block = static_cast<float*>(acquire(sizeof(float) * 55 * n));
+    auto blocks = owned(block, {n, 55});
+    {
+        nb::gil_scoped_release unlocked;
+        chosen.splats->curvature(scene.s, state, out, weights.data(), block, colors.data());
+    }
+    return blocks;
 }
 
 SplatStep step_of(std::optional<In<float>> geometry, std::optional<In<float>> colors, std::optional<In<float>> camera) {
@@ -163,6 +170,16 @@ void splats_jvp(const Scene& scene, In<float> records, In<int32_t> runs, In<int3
     const SplatStep step = step_of(geometry, colors, camera);
     nb::gil_scoped_release unlocked;
     chosen.splats->jvp(scene.s, state, step, change.data());
+}
+
+void splats_vjp(const Scene& scene, In<float> records, In<int32_t> runs, In<int32_t> tile_start, In<int32_t> pairs, In<float> image, In<float> alpha,
+                In<float> cotangent, Out<float> to_geometry, Out<float> to_colors, Out<double> to_camera) {
+    const SplatState state = saved(records, runs, tile_start, pairs);
+    SplatImages out{const_cast<float*>(image.data()), const_cast<float*>(alpha.data()), nullptr};
+    SplatGradients g;
+    g.image = cotangent.data(), g.geometry = to_geometry.data(), g.colors = to_colors.data(), g.camera = to_camera.data();
+    nb::gil_scoped_release unlocked;
+    chosen.splats->backward(scene.s, state, out, g);
 }
 
 void splats_gauss_newton(const Scene& scene, In<float> records, In<int32_t> runs, In<int32_t> tile_start, In<int32_t> pairs, In<float> image,
@@ -291,6 +308,7 @@ NB_MODULE(_cpu, m) {
     m.def("splats_curvature", &splats_curvature);
     m.def("splats_jvp", &splats_jvp, "scene"_a, "records"_a, "runs"_a, "tile_start"_a, "pairs"_a, "geometry"_a.none(), "colors"_a.none(), "camera"_a.none(),
           "change"_a);
+    m.def("splats_vjp", &splats_vjp);
     m.def("splats_gauss_newton", &splats_gauss_newton, "scene"_a, "records"_a, "runs"_a, "tile_start"_a, "pairs"_a, "image"_a, "geometry"_a.none(),
           "colors"_a.none(), "camera"_a.none(), "weights"_a, "kept_bytes"_a, "to_geometry"_a, "to_colors"_a, "to_camera"_a);
     m.def("solve_blocks", &solve_blocks);

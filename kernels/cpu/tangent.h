@@ -2,11 +2,15 @@
 //
 // A step changes ln alpha of a splat by a quadratic of the offset and its colour by a constant: one tangent a splat, from
 // one derivative of the projection along the step (the twin of project_backward, whose adjoint it is). In a tile the walk
-// carries the change of ln T beside T:
+// carries the change of T beside T, and w = alpha T:
 //
-//   d image += w (colour (d ln alpha + d ln T) + d colour),   d ln T -= alpha / (1 - alpha) d ln alpha
+//   dw = alpha (T d ln alpha + dT),   d image += dw colour + w d colour,   dT -= dw
 //
-// J^T W J p does both walks of a tile while its alphas are in the cache: the first keeps them, the second replays them.
+// J^T W J p does both walks of a tile while its alphas are in the cache: the first keeps them, and the second goes back to
+// front through what was kept. With the light known, that needs neither an exponential nor the image: behind a splat lies
+// B = Σ u · colour, u = W J p, seen as if it were alone,
+//
+//   dL / d ln alpha = w (u · colour - B),   B += alpha (u · colour - B),   T /= 1 - alpha
 #pragma once
 
 #include "blend.h"
@@ -111,66 +115,36 @@ inline void tangent_chunk(const Camera& cam, const SplatScene& s, const SplatSta
     }
 }
 
-/// The alphas of a tile's first `pairs` pairs, and which rows of each they are of, kept from one walk for the next.
+/// The alphas of a tile, row by row, as the walk came upon them, and which rows of each pair those are.
 struct Kept {
     uint16_t* seen = nullptr;  // (pairs, parts)
-    float *begin = nullptr, *end = nullptr;
-    uint32_t pairs = 0;
+    float *next = nullptr, *end = nullptr;
+    uint32_t pairs = 0;        // that were walked
+    bool whole = false;        // all had room
 
     /// Of a tile of n pairs, in `bytes` bytes.
     Kept(char* block, int64_t bytes, uint32_t n) {
         const int64_t table = (int64_t(n) * parts * int64_t(sizeof(uint16_t)) + 63) / 64 * 64;
         if (table > bytes) return;
         seen = reinterpret_cast<uint16_t*>(block);
-        begin = reinterpret_cast<float*>(block + table);
-        end = begin + (bytes - table) / int64_t(sizeof(float));
+        next = reinterpret_cast<float*>(block + table);
+        end = next + (bytes - table) / int64_t(sizeof(float));
+        whole = true;
     }
 };
-
-/// As Rows, from what was kept.
-struct KeptRows {
-    TilePlane& T;
-    const float*& from;
-    const uint16_t* seen;
-    int first, last;
-
-    template <class Visit> INLINED void operator()(int part, const Row& row, Visit&& visit) const {
-        Vf dy = row.dy;
-        const uint32_t rows = seen[part];
-        for (int y = first; y <= last; ++y) {
-            dy += 1.0f;
-            if (!(rows >> y & 1)) continue;
-            const Vf before = load(T.at[part][y]), alpha = load(from), w = alpha * before;
-            from += W;
-            visit(y, dy, before, alpha, w);
-            store(T.at[part][y], before - w);
-        }
-    }
-};
-
-/// As walk, over the pairs that were kept.
-template <int stride, class Visit> INLINED uint32_t replay(const SplatState& state, TilePlane& T, const Kept& kept, uint32_t k, Visit&& visit) {
-    const float* from = kept.begin;
-    for (uint32_t i = 0; i < kept.pairs; ++i, ++k) {
-        if (i + 6 < kept.pairs) __builtin_prefetch(state.records + size_t(state.pairs[k + 6].splat()) * stride);
-        const Pair pair = state.pairs[k];
-        visit(k, pair, state.records + size_t(pair.splat()) * stride, KeptRows{T, from, kept.seen + size_t(i) * parts, pair.first_row(), pair.last_row()});
-    }
-    return k;
-}
 
 /// J p of one tile into the planes `change`. T and some as of start(); T is used up. Keeps what has room if KEEP.
 template <int CH, bool KEEP>
 INLINED void tangent_tile(const SplatScene& s, const SplatState& state, const float* tangents, const Tile& tile_, int index, TilePlane& T, bool some,
                           TilePlane* change, Kept* kept) {
     constexpr int stride = record_stride(CH);
-    alignas(64) TilePlane dim;  // the change of ln T
-    std::memset(&dim, 0, sizeof dim);
+    alignas(64) TilePlane dimmed;  // the change of T
+    std::memset(&dimmed, 0, sizeof dimmed);
     std::memset(change, 0, sizeof(TilePlane) * CH);
     const uint32_t begin = state.tile_start[index], end = some ? state.tile_start[index + 1] : begin;
-    bool keeping = KEEP;
-    float* next = KEEP ? kept->begin : nullptr;
-    walk<stride>(state, T, begin, end, [&](uint32_t k, Pair pair, const float* r, auto&& rows) INLINED_LAMBDA {
+    bool keeping = KEEP && kept->whole;
+    float* next = KEEP ? kept->next : nullptr;
+    const uint32_t stopped = walk<stride>(state, T, begin, end, [&](uint32_t k, Pair pair, const float* r, auto&& rows) INLINED_LAMBDA {
         if (k + 6 < end) __builtin_prefetch(tangents + size_t(state.pairs[k + 6].splat()) * stride);
         const float* d = tangents + size_t(pair.splat()) * stride;
         const Vf most = splat(largest_alpha);
@@ -183,13 +157,12 @@ INLINED void tangent_tile(const SplatScene& s, const SplatState& state, const fl
             const Vf shift = lean * row.dx, k0 = d[tangent::c0] + row.dx * (d[tangent::c1] + d[tangent::c2] * row.dx);
             const Vf k1 = d[tangent::c3] + d[tangent::c4] * row.dx, k2 = splat(d[tangent::c5]);
             uint32_t seen = 0;
-            rows(part, row, [&](int y, Vf dy, Vf, Vf alpha, Vf w) INLINED_LAMBDA {
+            rows(part, row, [&](int y, Vf dy, Vf before, Vf alpha, Vf w) INLINED_LAMBDA {
                 const Vf tau = dy + shift;
                 const Vf here = keep(lt(alpha, most), k0 + tau * (k1 + k2 * tau));
-                const Vf dimmed = load(dim.at[part][y]);
-                const Vf more = w * (here + dimmed);
+                const Vf light = load(dimmed.at[part][y]), more = alpha * (before * here + light);
                 for (int c = 0; c < CH; ++c) store(change[c].at[part][y], load(change[c].at[part][y]) + more * colour[c] + w * colour_change[c]);
-                store(dim.at[part][y], dimmed - alpha * reciprocal(1.0f - alpha) * here);
+                store(dimmed.at[part][y], light - more);
                 if (KEEP && keeping) {
                     store(next, alpha);
                     next += W;
@@ -198,14 +171,57 @@ INLINED void tangent_tile(const SplatScene& s, const SplatState& state, const fl
             });
             if (KEEP && keeping) kept->seen[size_t(k - begin) * parts + size_t(part)] = uint16_t(seen);
         }
-        if (KEEP) kept->pairs += keeping;
     });
+    if (KEEP) kept->whole = keeping, kept->pairs = stopped - begin, kept->next = next;
     if (!s.background) return;
     for (int part = 0; part < parts; ++part)
         for (int y = 0; y < tile; ++y) {
-            const Vf lost = uncovered(load(T.at[part][y])) * load(dim.at[part][y]);
-            for (int c = 0; c < s.channels(); ++c) store(change[c].at[part][y], load(change[c].at[part][y]) + lost * s.background[c]);
+            const Vf light = load(dimmed.at[part][y]);
+            for (int c = 0; c < s.channels(); ++c) store(change[c].at[part][y], load(change[c].at[part][y]) + light * s.background[c]);
         }
+}
+
+/// The reverse walk of what was kept, back to front; T as the first walk left it, `behind` the background's B. Used up.
+template <int CH>
+INLINED void reverse_kept(const SplatState& state, const Tile& tile_, int index, TilePlane& T, TilePlane& behind, const TilePlane* incoming, const Kept& kept,
+                          float* pair_gradients) {
+    constexpr int stride = record_stride(CH), width = gradient_stride(CH);
+    const Vf most = splat(largest_alpha);
+    const uint32_t begin = state.tile_start[index], end = state.tile_start[index + 1];
+    for (uint32_t k = begin + kept.pairs; k < end; ++k) std::memset(pair_gradients + size_t(state.pairs[k].place) * width, 0, width * sizeof(float));
+    const float* from = kept.next;
+    for (uint32_t k = begin + kept.pairs; k-- > begin;) {
+        if (k >= begin + 6) __builtin_prefetch(state.records + size_t(state.pairs[k - 6].splat()) * stride);
+        const Pair pair = state.pairs[k];
+        const float* r = state.records + size_t(pair.splat()) * stride;
+        const float lean = shear(r);
+        PairSums<CH> sums;
+        for (int part = parts; part-- > 0;) {
+            const Row row(r, tile_, part, pair);
+            const Vf shift = lean * row.dx;
+            const uint32_t seen = kept.seen[size_t(k - begin) * parts + size_t(part)];
+            Moments moments;
+            Vf dy = row.dy + float(pair.last_row() - pair.first_row() + 2);
+            for (int y = pair.last_row(); y >= pair.first_row(); --y) {
+                dy -= 1.0f;
+                if (!(seen >> y & 1)) continue;
+                from -= W;
+                const Vf alpha = load(from), before = load(T.at[part][y]) * reciprocal(1.0f - alpha), w = alpha * before;
+                store(T.at[part][y], before);
+                Vf along = splat(0.0f);
+                for (int c = 0; c < CH; ++c) {
+                    const Vf gradient = load(incoming[c].at[part][y]);
+                    along += gradient * r[record::channels + c];
+                    sums.at[6 + c] += gradient * w;
+                }
+                const Vf rest = load(behind.at[part][y]), more = along - rest;
+                store(behind.at[part][y], rest + alpha * more);
+                moments.add(keep(lt(alpha, most), w * more), dy + shift);
+            }
+            moments.into(sums.at, row.dx);
+        }
+        sums.write(pair_gradients + size_t(pair.place) * width);
+    }
 }
 
 /// J p of one tile, into the image `change`.
@@ -227,26 +243,27 @@ void gauss_newton_tile(const SplatScene& s, const SplatState& state, const Splat
     const bool some = start(s, tile_, T);
     Kept kept(block, bytes, state.tile_start[index + 1] - state.tile_start[index]);
     tangent_tile<CH, true>(s, state, tangents, tile_, index, T, some, change, &kept);
-    start(s, tile_, T);
-    std::memset(&behind, 0, sizeof behind);
-    for (int y = 0; y < tile_.rows; ++y) {
-        const int64_t pixel = tile_.pixel(y) * channels;
-        row_in<CH>(image, y, tile_.columns, channels, out.image + pixel);
-        row_in<CH>(weight, y, tile_.columns, channels, weights + pixel);
-        for (int part = 0; part < parts; ++part) {
+    std::memset(weight, 0, sizeof weight);
+    for (int y = 0; y < tile_.rows; ++y) row_in<CH>(weight, y, tile_.columns, channels, weights + tile_.pixel(y) * channels);
+    if (!kept.whole) {
+        start(s, tile_, T);
+        std::memset(image, 0, sizeof image);
+        for (int y = 0; y < tile_.rows; ++y) row_in<CH>(image, y, tile_.columns, channels, out.image + tile_.pixel(y) * channels);
+    }
+    for (int part = 0; part < parts; ++part)
+        for (int y = 0; y < tile; ++y) {
             const Mask on = lt(splat(0.0f), load(T.at[part][y]));
             Vf total = splat(0.0f);
             for (int c = 0; c < CH; ++c) {
                 const Vf u = keep(on, load(weight[c].at[part][y]) * load(change[c].at[part][y]));
-                total += u * load(image[c].at[part][y]);
+                if (!kept.whole) total += u * load(image[c].at[part][y]);
+                else if (s.background && c < channels) total += u * s.background[c];
                 store(change[c].at[part][y], u);
             }
             store(behind.at[part][y], total);
         }
-    }
-    reverse_tile<CH>(state, tile_, index, T, behind, change, some, pair_gradients, [&](auto&& visit) INLINED_LAMBDA {
-        return replay<record_stride(CH)>(state, T, kept, state.tile_start[index], visit);
-    });
+    if (kept.whole) reverse_kept<CH>(state, tile_, index, T, behind, change, kept, pair_gradients);
+    else reverse_tile<CH>(state, tile_, index, T, behind, change, some, pair_gradients);
 }
 
 }  // namespace ISA

@@ -21,6 +21,7 @@ constexpr int parts = tile / W;  // vectors a row
 
 struct alignas(64) TilePlane {
     float at[parts][tile][W];
+    float apart[16];  // else planes four apart would share their addresses' last 12 bits, and loads wait for others' stores
 };
 
 /// A tile of the image: x0, y0 its first pixel, columns × rows its size at the image's border.

@@ -74,7 +74,7 @@ def jacobian(
     height: int,
     **settings: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ∂ image / ∂ geometry (H, W, D, N, 10), / ∂ colors (H, W, D, *colors.shape) and / ∂ camera (H, W, D, 10)."""
+    """Return ∂ image by geometry (H, W, D, N, 10), by colors (H, W, D, *colors.shape) and by camera (H, W, D, 10)."""
     zeros = (splats[0].new_zeros(len(splats[0]), UNKNOWNS), torch.zeros_like(splats[4]), splats[0].new_zeros(10))
     found = []
     for which, zero in enumerate(zeros):

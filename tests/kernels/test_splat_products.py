@@ -191,7 +191,9 @@ def test_a_tile_without_weights_is_as_one_with_hardly_any(instruction_set):
         (view.vjp(none), view.vjp(hardly)),
         (view.blocks(none), view.blocks(hardly)),
     ):
-        assert all((a - b).abs().amax() < 1e-20 for a, b in zip(one, other, strict=True))
+        assert all((a - b).abs().amax() < 1e-20 for a, b in zip(one[:2], other[:2], strict=True))
+        for a, b in zip(one[2:], other[2:], strict=True):  # of the camera, summed in another order
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().amax()))
 
 
 def test_no_number_of_threads_changes_a_bit():
