@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -31,7 +33,9 @@ def solve_blocks(blocks: Tensor, gradients: Tensor, damping: float) -> Tensor:
         FloatingPointError: something in it is not finite.
     """
     rows, n = gradients.shape
-    _check({"blocks": blocks, "gradients": gradients}, {"blocks": (rows, _packed(n))}, damping)
+    _check({"blocks": blocks, "gradients": gradients}, {"blocks": (rows, _packed(n))})
+    if not 0 <= damping < float("inf"):
+        raise ValueError(f"damping must be at least 0 and finite, not {damping}")
     steps = torch.empty_like(gradients, memory_format=torch.contiguous_format)
     if not _cpu.solve_blocks(blocks.contiguous(), gradients.contiguous(), steps, damping, torch.get_num_threads()):
         raise FloatingPointError("a block or a gradient is not finite")
@@ -42,25 +46,33 @@ def block_step(
     blocks: Tensor,
     gradients: Tensor,
     averages: Tensor,
+    squares: Tensor,
     shares: Tensor,
+    square_shares: Tensor,
+    rates: Tensor,
     limits: Tensor,
-    damping: float,
-    rate: float,
+    overlap: float,
     *,
     diagonal: bool = False,
 ) -> Tensor:
-    """Return a step of stochastic Levenberg–Marquardt: −η clip((H + λ diag H)⁻¹ ḡ), ḡ ← ḡ + share (g − ḡ), for each row.
+    """Return each row's step, −clip((κ H + diag(√v / η))⁻¹ m), with averages m of its gradient and v of its square.
 
-    The same as :func:`solve_blocks` with what goes before and after, in one pass.
+    ::
+
+        m ← m + share (g − m),   v ← v + square share (g² − v)
+
+    Where H is zero this is Adam's step (:func:`kernels.adam_step.adam_step`); see :mod:`recon.solve.block_lm`.
 
     Args:
-        blocks: (N, n (n + 1) / 2) float32 H, or (N, n) its ``diagonal`` alone, of any n.
+        blocks: (N, n (n + 1) / 2) float32 H, positive semi-definite, or (N, n) its ``diagonal`` alone, of any n.
         gradients: (N, n) g.
-        averages: (N, n) ḡ, contiguous, updated in place.
-        shares: (N,) of g in ḡ; where it is 0 the row stays as it is and its step is 0.
-        limits: (N, n) or (n,), the largest solution that is believed.
-        damping: λ ≥ 0.
-        rate: η.
+        averages: (N, n) m, contiguous, updated in place.
+        squares: (N, n) v, likewise.
+        shares: (N,) of g in m; where it is 0 the row stays as it is and its step is 0.
+        square_shares: (N,) of g² in v.
+        rates: (n,) η > 0.
+        limits: (N, n) or (n,), the largest step.
+        overlap: κ ≥ 0.
         diagonal: whether the blocks are diagonals.
 
     Returns:
@@ -71,14 +83,30 @@ def block_step(
         FloatingPointError: something in a row that takes part is not finite; the averages are then of no use.
     """
     rows, n = gradients.shape
-    tensors = {"blocks": blocks, "gradients": gradients, "averages": averages, "shares": shares, "limits": limits}
-    shapes = {"blocks": (rows, n if diagonal else _packed(n)), "averages": (rows, n), "shares": (rows,)}
-    _check(tensors, {**shapes, "limits": (n,) if limits.ndim == 1 else (rows, n)}, damping)
-    if not averages.is_contiguous():
-        raise ValueError("averages must be contiguous")
+    averaged = {"averages": averages, "squares": squares}
+    tensors = {"blocks": blocks, "gradients": gradients, "shares": shares, "square_shares": square_shares}
+    shapes = {name: (rows,) for name in ("shares", "square_shares")} | dict.fromkeys(averaged, (rows, n))
+    shapes |= {"blocks": (rows, n if diagonal else _packed(n)), "rates": (n,)}
+    shapes["limits"] = (n,) if limits.ndim == 1 else (rows, n)
+    _check(tensors | averaged | {"rates": rates, "limits": limits}, shapes)
+    for name, tensor in averaged.items():
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name} must be contiguous")
     steps = torch.empty_like(gradients, memory_format=torch.contiguous_format)
-    given = (blocks.contiguous(), gradients.contiguous(), averages, shares.contiguous(), limits.contiguous())
-    if not _cpu.block_step(*given, steps, diagonal, damping, rate, torch.get_num_threads()):
+    if not _cpu.block_step(
+        blocks.contiguous(),
+        gradients.contiguous(),
+        averages,
+        squares,
+        shares.contiguous(),
+        square_shares.contiguous(),
+        rates.contiguous(),
+        limits.contiguous(),
+        steps,
+        overlap,
+        diagonal,
+        torch.get_num_threads(),
+    ):
         raise FloatingPointError("a block or a gradient is not finite")
     return steps
 
@@ -89,11 +117,9 @@ def _packed(n: int) -> int:
     return n * (n + 1) // 2
 
 
-def _check(tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]], damping: float) -> None:
+def _check(tensors: dict[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
     for name, tensor in tensors.items():
         if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
             raise ValueError(f"{name} must be float32 on the CPU, not {tensor.dtype} on {tensor.device}")
         if name in shapes and tensor.shape != shapes[name]:
             raise ValueError(f"{name} must have shape {shapes[name]}, not {tuple(tensor.shape)}")
-    if not 0 <= damping < float("inf"):
-        raise ValueError(f"damping must be at least 0 and finite, not {damping}")

@@ -32,6 +32,9 @@ CAMERA_UNKNOWNS = 10
 KEPT_BYTES = 3 << 18
 """Of a tile's alphas, a thread keeps between the two walks of JᵀWJ p: what a core's own cache has room for."""
 
+TILE = 16
+"""Pixels a side of the squares that an image is worked on in: one whose weights are all zero costs nothing."""
+
 
 class Gradients(NamedTuple):
     """Jᵀ r: geometry (N, 10), colors shaped as the colours, viewmat (4, 4), K (3, 3); camera (10,), of its unknowns."""
@@ -119,6 +122,11 @@ class SplatJacobian:
         found = torch.ops.egregium.rasterize_splats(*self._tensors, *self._numbers, False)
         self.image, self.alpha, _, *self._saved = found
         self.touched = self._saved[1][:, 1] > 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the view's own, beside the splats: what there is to gain by rasterizing it again instead."""
+        return sum(t.nbytes for t in (self.image, self.alpha, *self._saved))
 
     def vjp(self, cotangent: Tensor) -> Gradients:
         """Return Jᵀ r.

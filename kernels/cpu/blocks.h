@@ -2,7 +2,7 @@
 //
 // LAPACK takes microseconds a system in overhead alone; here a hundred thousand of ten unknowns take some milliseconds.
 // A step of stochastic Levenberg–Marquardt is the same with what goes before and after: in torch, running averages, solve
-// and limits pass over the arrays a dozen times.
+// and limits pass over the arrays two dozen times.
 #pragma once
 
 #include "buffers.h"
@@ -71,12 +71,13 @@ template <class F> bool all_rows(int64_t rows, int threads, F&& f) {
     return all;
 }
 
+/// Solves the systems of rows, or takes their steps: see BlockArrays.
 template <int N> bool step_rows(const BlockArrays& a, int64_t first, int64_t end) {
     const int n = N ? N : a.unknowns, size = n * (n + 1) / 2;
     bool sound = true;
     for (int64_t row = first; row < end; row += W) {
         const int lanes = int(end - row < W ? end - row : W);
-        float share[W] = {}, *const steps = a.steps + row * n;
+        float share[W] = {}, square_share[W] = {}, *const steps = a.steps + row * n;
         bool some = false;
         for (int l = 0; l < lanes; ++l) some |= (share[l] = a.shares ? a.shares[row + l] : 1.0f) > 0;
         if (!some) {
@@ -85,34 +86,36 @@ template <int N> bool step_rows(const BlockArrays& a, int64_t first, int64_t end
         }
         const Vf part = load(share);
         const Mask on = lt(splat(0.0f), part);
+        auto read = [&](const float* from, int stride, int i) {
+            Vf v = splat(0.0f);
+            for (int l = 0; l < lanes; ++l) v[l] = from[(row + l) * stride + i];
+            return v;
+        };
         Vf L[most_unknowns][most_unknowns], x[most_unknowns];
+        const float overlap = a.shares ? a.overlap : 1.0f;
         int at = 0;
         for (int j = 0; j < n; ++j)
-            for (int i = j; i < n; ++i, ++at) {
-                Vf v = splat(0.0f);
-                for (int l = 0; l < lanes; ++l) v[l] = a.blocks[(row + l) * size + at];
-                L[i][j] = keep(on, v);
+            for (int i = j; i < n; ++i, ++at) L[i][j] = keep(on, overlap * read(a.blocks, size, at));
+        for (int i = 0; i < n; ++i) x[i] = keep(on, read(a.gradients, n, i));
+        if (a.shares) {
+            for (int l = 0; l < lanes; ++l) square_share[l] = a.square_shares[row + l];
+            for (int i = 0; i < n; ++i) {
+                const Vf m = read(a.averages, n, i), s = read(a.squares, n, i), g = x[i];
+                x[i] = m + part * (g - m);
+                const Vf square = s + load(square_share) * (g * g - s);
+                L[i][i] += keep(on, sqrt(square)) / a.rates[i];
+                for (int l = 0; l < lanes; ++l)
+                    if (share[l] > 0) a.averages[(row + l) * n + i] = x[i][l], a.squares[(row + l) * n + i] = square[l];
+                x[i] = keep(on, x[i]);
             }
-        for (int i = 0; i < n; ++i) {
-            Vf v = splat(0.0f);
-            for (int l = 0; l < lanes; ++l) v[l] = a.gradients[(row + l) * n + i];
-            if (a.averages) {
-                Vf average = splat(0.0f);
-                for (int l = 0; l < lanes; ++l) average[l] = a.averages[(row + l) * n + i];
-                v = select(on, average + part * (v - average), average);
-                for (int l = 0; l < lanes; ++l) a.averages[(row + l) * n + i] = v[l];
-            }
-            x[i] = keep(on, v);
         }
         sound &= solve_lanes<N>(L, x, n, a.damping);
         for (int i = 0; i < n; ++i) {
-            Vf v = x[i];
-            if (a.limits) {
-                Vf limit = splat(0.0f);
-                for (int l = 0; l < lanes; ++l) limit[l] = a.limits[(row + l) * a.limit_stride + i];
-                v = -a.rate * max(min(v, limit), -limit);
+            if (a.shares) {
+                const Vf limit = read(a.limits, int(a.limit_stride), i);
+                x[i] = -max(min(x[i], limit), -limit);
             }
-            for (int l = 0; l < lanes; ++l) steps[l * n + i] = v[l];
+            for (int l = 0; l < lanes; ++l) steps[l * n + i] = x[i][l];
         }
     }
     return sound;
@@ -132,18 +135,20 @@ bool diagonal_step(const BlockArrays& a) {
         bool sound = true;
         for (int64_t row = first; row < end; ++row) {
             const float share = a.shares[row], *const h = a.blocks + row * n, *const g = a.gradients + row * n, *const limits = a.limits + row * a.limit_stride;
-            float *const average = a.averages + row * n, *const step = a.steps + row * n;
+            float *const average = a.averages + row * n, *const square = a.squares + row * n, *const step = a.steps + row * n;
             if (!(share > 0)) {
                 std::memset(step, 0, sizeof(float) * size_t(n));
                 continue;
             }
+            const float square_share = a.square_shares[row];
             for (int i = 0; i < n; ++i) {
-                const float m = average[i] + share * (g[i] - average[i]);
-                const bool moves = h[i] > 1e-30f;
-                const float full = moves ? m / ((moves ? h[i] : 1.0f) * (1 + a.damping)) : 0.0f;
-                sound &= (full - full == 0) & (h[i] - h[i] == 0) & (m - m == 0);
-                average[i] = m;
-                step[i] = -a.rate * max(min(full, limits[i]), -limits[i]);
+                const float m = average[i] + share * (g[i] - average[i]), v = square[i] + square_share * (g[i] * g[i] - square[i]);
+                const float whole = a.overlap * h[i] + __builtin_sqrtf(v) / a.rates[i];
+                const bool moves = whole > 1e-30f;
+                const float full = moves ? m / (moves ? whole : 1.0f) : 0.0f;
+                sound &= (full - full == 0) & (whole - whole == 0);
+                average[i] = m, square[i] = v;
+                step[i] = -max(min(full, limits[i]), -limits[i]);
             }
         }
         return sound;

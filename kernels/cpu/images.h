@@ -21,20 +21,20 @@ struct AdamArrays {
     int threads;
 };
 
-/// Symmetric systems of 1 to 16 unknowns: blocks (rows, n (n + 1) / 2) are upper triangles, row by row.
+/// Symmetric systems of 1 to 16 unknowns, (H + damping diag H) x = g: blocks (rows, n (n + 1) / 2) are upper triangles,
+/// row by row. With shares, a step by running averages: x = -limited (overlap H + diag(sqrt(squares) / rates))^-1 averages.
 struct BlockArrays {
     int64_t rows;
     int unknowns;
     const float *blocks, *gradients;
     float* steps;
-    float damping;
     int threads;
-    // Of a step by running averages; null to solve alone.
-    float* averages = nullptr;      // (rows, n) of the gradient
-    const float* shares = nullptr;  // (rows): the newest gradient's; 0 leaves the row and its average alone
-    const float* limits = nullptr;  // (rows, n), or (n) with a stride of 0: the largest solution believed
+    float damping = 0;
+    float *averages = nullptr, *squares = nullptr;                  // (rows, n) of the gradient and of its square
+    const float *shares = nullptr, *square_shares = nullptr;        // (rows): the newest's; 0 leaves the row and its averages alone
+    const float *rates = nullptr, *limits = nullptr;                // (n); (rows, n), or (n) with a stride of 0
     int64_t limit_stride = 0;
-    float rate = 1;
+    float overlap = 1;
 };
 
 /// The kernels of one instruction set.

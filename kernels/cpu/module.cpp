@@ -195,16 +195,17 @@ void splats_gauss_newton(const Scene& scene, In<float> records, In<int32_t> runs
 }
 
 bool solve_blocks(In<float> blocks, In<float> gradients, Out<float> steps, float damping, int threads) {
-    BlockArrays a{int64_t(gradients.shape(0)), int(gradients.shape(1)), blocks.data(), gradients.data(), steps.data(), damping, threads};
+    BlockArrays a{int64_t(gradients.shape(0)), int(gradients.shape(1)), blocks.data(), gradients.data(), steps.data(), threads, damping};
     nb::gil_scoped_release unlocked;
     return chosen.images->block_step(a);
 }
 
-bool block_step(In<float> blocks, In<float> gradients, Out<float> averages, In<float> shares, In<float> limits, Out<float> steps, bool diagonal,
-                float damping, float rate, int threads) {
+bool block_step(In<float> blocks, In<float> gradients, Out<float> averages, Out<float> squares, In<float> shares, In<float> square_shares,
+                In<float> rates, In<float> limits, Out<float> steps, float overlap, bool diagonal, int threads) {
     const int64_t n = int64_t(gradients.shape(1));
-    BlockArrays a{int64_t(gradients.shape(0)), int(n), blocks.data(), gradients.data(), steps.data(), damping, threads,
-                  averages.data(), shares.data(), limits.data(), limits.ndim() == 2 ? n : 0, rate};
+    BlockArrays a{int64_t(gradients.shape(0)), int(n), blocks.data(), gradients.data(), steps.data(), threads};
+    a.averages = averages.data(), a.squares = squares.data(), a.shares = shares.data(), a.square_shares = square_shares.data();
+    a.rates = rates.data(), a.limits = limits.data(), a.limit_stride = limits.ndim() == 2 ? n : 0, a.overlap = overlap;
     nb::gil_scoped_release unlocked;
     return (diagonal ? chosen.images->diagonal_step : chosen.images->block_step)(a);
 }

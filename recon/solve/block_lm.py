@@ -1,12 +1,17 @@
 """Stochastic Levenberg–Marquardt by blocks: each row of unknowns takes damped Gauss–Newton steps of its own.
 
-A step sees a part of the residuals only (one photo of many), so both halves of the normal equations are averaged over
-steps: the gradient over some ten, the block Jᵀ W J of each row over some fifty. The step is
+A step sees a part of the residuals only (one photo of many), so all that it is made of is averaged over steps: the
+gradient m and the block H = Jᵀ W J of each row, and the gradient's square v, which is mostly noise. The step is
 
-    Δ = −η clip((H + λ diag H)⁻¹ g)
+    Δ = −clip((κ H + diag(√v / η))⁻¹ m)
 
-with H and g the averages without their bias towards zero. Rows that took no part in a step are left alone, averages
-and all. Nothing is known here of what the rows are.
+The damping is the noise's: Adam's step η m / √v where H is small, Gauss–Newton's where H is large. Marquardt's own,
+λ diag H, leaves it to the flattest direction of a block to spread the noise over all unknowns. Rows do not know of each
+other, though many act on the same residual and would all make up for it: κ is about how many do (a Jacobi iteration
+without it overshoots by as much). Rows that took no part in a step are left alone, averages and all. Nothing is known
+here of what the rows are.
+
+Sources: Levenberg 1944; Kingma & Ba 2015, "Adam", for √v / η and the averages' correction for their start.
 """
 
 from __future__ import annotations
@@ -24,17 +29,19 @@ class BlockRule:
     """How rows are stepped.
 
     Attributes:
-        rate: η at the fit's start.
-        decay: factor that η has come down to at the fit's end, exponentially.
-        damping: λ.
+        rates: (n,) η at the fit's start.
+        decays: (n,) factors that they have come down to at the fit's end, exponentially.
+        overlap: κ.
         momentum: share of the gradient's average that a step keeps.
+        noise_memory: share of its square's.
         memory: share of the blocks' average that a new block keeps.
     """
 
-    rate: float = 0.03
-    decay: float = 0.1
-    damping: float = 0.1
-    momentum: float = 0.9
+    rates: Tensor
+    decays: Tensor
+    overlap: float = 10.0
+    momentum: float = 0.8
+    noise_memory: float = 0.999
     memory: float = 0.98
 
 
@@ -43,18 +50,18 @@ class BlockLM:
 
     Args:
         rows: N.
-        unknowns: n.
         rule: how they are stepped.
         diagonal: the blocks are (N, n), the diagonal of H alone; else (N, n (n + 1) / 2), upper triangles row by row,
             for n up to 16.
     """
 
-    def __init__(self, rows: int, unknowns: int, rule: BlockRule, *, diagonal: bool = False) -> None:
+    def __init__(self, rows: int, rule: BlockRule, *, diagonal: bool = False) -> None:
         self.rule = rule
         self._diagonal = diagonal
-        self._gradient = torch.zeros(rows, unknowns)
+        unknowns = len(rule.rates)
+        self._gradient, self._square = torch.zeros(2, rows, unknowns)
         self._blocks = torch.zeros(rows, unknowns if diagonal else unknowns * (unknowns + 1) // 2)
-        self._age, self._block_age = torch.zeros(rows), torch.zeros(rows)
+        self._age, self._block_age = torch.zeros(2, rows)
 
     def see(self, blocks: Tensor, touched: Tensor) -> None:
         """Take blocks into their average.
@@ -73,38 +80,47 @@ class BlockLM:
             gradient: (N, n) of a part of the residuals.
             touched: (N,) bool, rows that take part.
             done: share of the fit that is over, 0 to 1.
-            limits: (N, n) or (n,), the largest change that (H + λ diag H)⁻¹ g is believed to make, before η.
+            limits: (N, n) or (n,), the largest change.
 
         Raises:
             FloatingPointError: something is not finite.
         """
+        rule = self.rule
         self._age += touched
         return block_step(
             self._blocks,
             gradient,
             self._gradient,
-            _shares(self.rule.momentum, self._age, touched),
+            self._square,
+            _shares(rule.momentum, self._age, touched),
+            _shares(rule.noise_memory, self._age, touched),
+            rule.rates * rule.decays**done,
             limits,
-            self.rule.damping,
-            self.rule.rate * self.rule.decay**done,
+            rule.overlap,
             diagonal=self._diagonal,
         )
 
     def replace(self, origin: Tensor) -> None:
         """Go on with other rows: (M,) the old row whose averages each one keeps; -1 for one that starts afresh."""
         kept, index = origin >= 0, origin.clamp(min=0)
-        for name in ("_gradient", "_blocks", "_age", "_block_age"):
+        for name in ("_gradient", "_square", "_blocks", "_age", "_block_age"):
             new = getattr(self, name)[index]
             new[~kept] = 0
             setattr(self, name, new)
 
     def state(self) -> dict[str, Tensor]:
         """Return everything, for a checkpoint."""
-        return {"g": self._gradient, "h": self._blocks, "age": self._age, "block_age": self._block_age}
+        return {
+            "m": self._gradient,
+            "v": self._square,
+            "h": self._blocks,
+            "age": self._age,
+            "block_age": self._block_age,
+        }
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from a checkpoint's :meth:`state`."""
-        self._gradient, self._blocks = state["g"].clone(), state["h"].clone()
+        self._gradient, self._square, self._blocks = (state[name].clone() for name in ("m", "v", "h"))
         self._age, self._block_age = state["age"].clone(), state["block_age"].clone()
 
 

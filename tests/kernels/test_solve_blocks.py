@@ -34,22 +34,25 @@ def test_steps_average_solve_and_limit(diagonal, instruction_set):
         if diagonal:
             full = torch.diag_embed(full.diagonal(dim1=1, dim2=2))
             blocks = full.diagonal(dim1=1, dim2=2)
-        gradients, before = torch.randn(2, rows, n, generator=generator)
-        shares = torch.rand(rows, generator=generator)
-        shares[::3] = 0
+        gradients, average, square = torch.randn(3, rows, n, generator=generator)
+        square = square.square()
+        shares = torch.rand(2, rows, generator=generator)
+        shares[:, ::3] = 0
         gradients[::3] = torch.nan  # rows that sit it out may hold anything
-        average = torch.where(shares[:, None] > 0, before + shares[:, None] * (gradients - before), before)
-        damped = full + 0.1 * torch.diag_embed(full.diagonal(dim1=1, dim2=2))
-        solution = torch.linalg.solve(damped, average)
-        for limits in (0.05 + 0.1 * torch.rand(rows, n, generator=generator), torch.full((n,), 0.1)):
-            averages = before.clone()
-            step = block_step(blocks, gradients, averages, shares, limits, 0.1, 0.5, diagonal=diagonal)
-            expected = -0.5 * solution.maximum(-limits).minimum(limits)
-            expected[::3] = 0
-            torch.testing.assert_close(step, expected, rtol=5e-3, atol=2e-4)
-            torch.testing.assert_close(averages, average)
-            assert torch.equal(averages[::3], before[::3])
-        assert 0.1 < (solution.abs() > 0.1).float().mean() < 0.9
+        on = shares[0, :, None] > 0
+        m = torch.where(on, average + shares[0, :, None] * (gradients - average), average)
+        v = torch.where(on, square + shares[1, :, None] * (gradients**2 - square), square)
+        rates = 0.1 + torch.rand(n, generator=generator)
+        solution = torch.linalg.solve(3 * full + torch.diag_embed(v.sqrt() / rates), m)
+        for limits in (0.02 + 0.04 * torch.rand(rows, n, generator=generator), torch.full((n,), 0.04)):
+            averages, squares = average.clone(), square.clone()
+            step = block_step(blocks, gradients, averages, squares, *shares, rates, limits, 3.0, diagonal=diagonal)
+            expected = torch.where(on, -solution.maximum(-limits).minimum(limits), 0)
+            torch.testing.assert_close(step, expected, rtol=5e-3, atol=2e-5)
+            torch.testing.assert_close(averages, m)
+            torch.testing.assert_close(squares, v)
+            assert torch.equal(averages[::3], average[::3])
+        assert 0.1 < (solution.abs() > 0.04).float().mean() < 0.9
 
 
 def test_what_is_not_finite_fails_loudly():
@@ -60,9 +63,10 @@ def test_what_is_not_finite_fails_loudly():
     with pytest.raises(ValueError, match="blocks must have shape"):
         solve_blocks(torch.ones(9, 4), torch.ones(9, 2), 0.1)
     with pytest.raises(ValueError, match="limits must have shape"):
-        block_step(torch.ones(9, 3), torch.ones(9, 2), torch.ones(9, 2), torch.ones(9), torch.ones(3), 0.1, 1.0)
+        block_step(torch.ones(9, 3), *torch.ones(3, 9, 2), *torch.ones(2, 9), torch.ones(2), torch.ones(3), 1.0)
     for broken in ("blocks", "gradients"):
         given = {"blocks": torch.ones(9, 2), "gradients": torch.ones(9, 2)}
         given[broken][4] = torch.nan
+        rest = (*torch.ones(2, 9, 2), *torch.ones(2, 9), *torch.ones(2, 2))
         with pytest.raises(FloatingPointError, match="not finite"):
-            block_step(*given.values(), torch.ones(9, 2), torch.ones(9), torch.ones(2), 0.1, 1.0, diagonal=True)
+            block_step(*given.values(), *rest, 1.0, diagonal=True)

@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from recon.solve.adam import Adam, Rule
 from recon.solve.block_lm import BlockLM, BlockRule
 
-FAST = BlockRule(rate=0.5, decay=0.05, damping=1e-3, momentum=0.5, memory=0.5)
+
+def fast(unknowns: int) -> BlockRule:
+    return BlockRule(torch.full((unknowns,), 0.5), torch.full((unknowns,), 0.3), 2, 0.0, 0.9, 0.95)
 
 
 def upper(full: Tensor) -> Tensor:
@@ -22,7 +25,7 @@ def test_fits_curves_by_samples() -> None:
     truth = torch.stack([torch.rand(50, generator=generator) + shift for shift in (0.5, -2.0, 0.0)], 1)
     found = torch.tensor([1.0, 0.0, 0.0]).repeat(50, 1)
     everyone = torch.ones(50, dtype=torch.bool)
-    solver = BlockLM(50, 3, FAST)
+    solver = BlockLM(50, fast(3))
     for step in range(400):
         x = 3 * torch.rand(50, 8, generator=generator)
         grown = (found[:, 1:2] * x).exp()
@@ -48,7 +51,7 @@ def test_adjusts_cameras_and_points() -> None:
         return float((a.cos() * found[:, 0] + a.sin() * found[:, 1] + s - seen).square().mean().sqrt())
 
     first = cost()
-    of_points, of_cameras = BlockLM(40, 2, FAST), BlockLM(12, 2, FAST)
+    of_points, of_cameras = BlockLM(40, fast(2)), BlockLM(12, fast(2))
     for step in range(600):
         view = step % 12
         a, s = cameras[view]
@@ -71,7 +74,7 @@ def test_adjusts_cameras_and_points() -> None:
 def test_converges_where_descent_stalls() -> None:
     """A valley whose floor is 10^4 times flatter than its walls: Rosenbrock's, as residuals 10 (y - x²) and 1 - x."""
     found, descent = torch.tensor([[-1.2, 1.0]]), torch.tensor([[-1.2, 1.0]])
-    solver = BlockLM(1, 2, BlockRule(rate=1, decay=1, damping=1e-3, momentum=0, memory=0))
+    solver = BlockLM(1, BlockRule(torch.full((2,), 1e3), torch.ones(2), 1, 0, 0, 0))
     on = torch.ones(1, dtype=torch.bool)
 
     def terms(at: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,27 +93,47 @@ def test_converges_where_descent_stalls() -> None:
 
 
 @pytest.mark.parametrize("diagonal", [False, True])
+def test_is_adam_where_nothing_is_curved(diagonal: bool) -> None:
+    """And takes shorter steps where something is."""
+    generator = torch.Generator().manual_seed(3)
+    rates, decay = torch.tensor([0.1, 0.02, 0.3]), torch.full((3,), 0.5)
+    on = torch.ones(6, dtype=torch.bool)
+    limits = torch.full((3,), 0.2)
+    parameter = torch.zeros(6, 3)
+    adam = Adam({"x": parameter}, {"x": Rule(rates, 0.5, 0.2)})
+    solver = BlockLM(6, BlockRule(rates, decay, momentum=0.9), diagonal=diagonal)
+    curved = BlockLM(6, BlockRule(rates, decay, momentum=0.9), diagonal=diagonal)
+    curved.see(torch.ones(6, 3) if diagonal else torch.tensor([1.0, 0, 0, 1, 0, 1]).repeat(6, 1), on)
+    found = torch.zeros(6, 3)
+    for step in range(20):
+        gradient = torch.randn(6, 3, generator=generator) + 0.5
+        adam.step({"x": gradient}, on, step / 20)
+        change = solver.step(gradient, on, step / 20, limits)
+        assert (curved.step(gradient, on, step / 20, limits).abs() <= change.abs()).all()
+        found += change
+    torch.testing.assert_close(found, parameter, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
 def test_rows_left_alone_and_new_rows(diagonal: bool) -> None:
-    solver = BlockLM(3, 2, BlockRule(rate=1, decay=0.1, damping=0), diagonal=diagonal)
+    solver = BlockLM(3, BlockRule(torch.full((2,), 1e9), torch.ones(2), 1), diagonal=diagonal)
     blocks = torch.tensor([[4.0, 2.0]] * 3) if diagonal else torch.tensor([[4.0, 0.0, 2.0]] * 3)
     some = torch.tensor([True, False, True])
     solver.see(blocks, some)
     limits = torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.1, 0.1]])
     change = solver.step(torch.full((3, 2), 2.0), some, 0.0, limits)
     torch.testing.assert_close(change, torch.tensor([[-0.5, -1.0], [0.0, 0.0], [-0.1, -0.1]]))
-    before = solver.state()
-    before = {name: t.clone() for name, t in before.items()}
+    before = {name: t.clone() for name, t in solver.state().items()}
     solver.step(torch.full((3, 2), 9.0), torch.zeros(3, dtype=torch.bool), 0.5, limits)
     assert all(torch.equal(before[name], t) for name, t in solver.state().items())
     solver.replace(torch.tensor([2, -1]))
     assert torch.equal(solver.state()["h"][0], before["h"][2])
-    assert not solver.state()["h"][1].any()
-    assert not solver.step(torch.ones(2, 2), torch.tensor([False, True]), 0.0, limits[:2]).any(), "no block, no step"
+    assert all(not t[1].any() for t in solver.state().values())
 
 
 @pytest.mark.parametrize("diagonal", [False, True])
 def test_what_is_not_finite_fails_loudly(diagonal: bool) -> None:
-    solver = BlockLM(1, 1, BlockRule(), diagonal=diagonal)
+    solver = BlockLM(1, fast(1), diagonal=diagonal)
     on = torch.ones(1, dtype=torch.bool)
     solver.see(torch.ones(1, 1), on)
     with pytest.raises(FloatingPointError, match="not finite"):
