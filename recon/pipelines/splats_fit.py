@@ -20,9 +20,11 @@ from recon.pipelines.splats_stages import SplatsContext
 from recon.splats.block_fit import BlockFit
 from recon.splats.fit import Fit, Progress
 from recon.splats.initial import hull_points, random_points, splats_at, thinned
+from recon.splats.lm_fit import LMFit
 from recon.splats.model import Splats
 from recon.splats.photos import TrainingPhoto, load_photos
 from recon.splats.render import render
+from recon.splats.sampled_fit import SampledFit
 
 FEWEST_POINTS = 100
 """Fewer structure-from-motion points than this are no start for a fit."""
@@ -31,7 +33,7 @@ EVALUATIONS = 12
 PATIENCE = 4
 """A fit ends early when so many measurements in a row have not been its best."""
 
-KINDS: dict[str, type[Fit]] = {"adam": Fit, "block-lm": BlockFit}
+KINDS: dict[str, type[Fit]] = {"adam": Fit, "block-lm": BlockFit, "lm": LMFit, "lm-sampled": SampledFit}
 
 
 def fit(context: SplatsContext) -> None:
@@ -41,6 +43,7 @@ def fit(context: SplatsContext) -> None:
     watched = _photos(context, prepared, prepared.validation)[0]
     write_json(context.folder / "photos.json", {"masks": any(p.levels[0].mask is not None for p in photos)})
     model, best = _begun(context, prepared, photos, background)
+    model.check = context.events.check
     watch = Watch(context, model, best, watched)
     steps = model.run()
     try:

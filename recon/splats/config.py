@@ -18,8 +18,11 @@ class SplatsConfig(PhotosConfig):
     }
 
     steps: int = setting(4000, "Steps of optimisation.", group="Fitting", ge=1, le=1_000_000)
-    optimizer: Literal["adam", "block-lm"] = setting(
-        "adam", "How steps are taken: Adam, or Levenberg-Marquardt by each splat's block.", group="Fitting"
+    optimizer: Literal["adam", "block-lm", "lm", "lm-sampled"] = setting(
+        "adam",
+        "How steps are taken: Adam; Levenberg-Marquardt by each splat's block; Adam, then Levenberg-Marquardt over all "
+        "photos; Levenberg-Marquardt over samples of them.",
+        group="Fitting",
     )
     splats: int = setting(100_000, "Most splats the model may have.", group="Fitting", ge=100, le=10_000_000)
     sh_degree: int = setting(3, "Degree of the view-dependent colour: 0 is matte.", group="Fitting", ge=0, le=3)

@@ -9,7 +9,7 @@ step alone, so a fit that goes on from a checkpoint takes the very steps of one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,7 @@ class Fit:
         background: (3,).
         config: settings.
         step: steps taken.
+        check: called often within a long step; raises to stop it, which leaves the fit as it was before.
     """
 
     splats: Splats
@@ -63,6 +64,7 @@ class Fit:
     background: Tensor
     config: SplatsConfig
     step: int = 0
+    check: Callable[[], None] = lambda: None
     optimiser: Any = field(init=False)
     corrections: Corrections = field(init=False)
     initial_count: int = field(init=False)
@@ -80,6 +82,11 @@ class Fit:
         return self.step / self.config.steps
 
     @property
+    def stride(self) -> int:
+        """Steps that the next one counts for, by the time it takes."""
+        return 1
+
+    @property
     def sh_degree(self) -> int:
         """Degree of the view-dependent colour that is fitted at this step."""
         return min(self.config.sh_degree, sum(self.done >= start for start in HARMONICS))
@@ -92,10 +99,10 @@ class Fit:
     def run(self) -> Iterator[Progress]:
         """Take the steps that are left, one for each item."""
         while self.step < self.config.steps:
-            if self.step % DENSIFY_EVERY == 0 and DENSIFY[0] <= self.done <= DENSIFY[1]:
+            if self.step % DENSIFY_EVERY < self.stride and DENSIFY[0] <= self.done <= DENSIFY[1]:
                 self._densify()
             loss = self._take_step()
-            self.step += 1
+            self.step = min(self.step + self.stride, self.config.steps)
             yield Progress(loss, len(self.splats), self.level)
 
     def target(self, index: int) -> Target:

@@ -14,10 +14,12 @@ from recon.splats.config import SplatsConfig
 from recon.splats.corrections import Corrections
 from recon.splats.fit import Fit, photometric_loss
 from recon.splats.initial import hull_points, splats_at, thinned
+from recon.splats.lm_fit import LMFit
 from recon.splats.photos import Target
 from recon.splats.render import Pose, render
+from recon.splats.sampled_fit import SampledFit
 
-KINDS = [Fit, BlockFit]
+KINDS = [Fit, BlockFit, LMFit, SampledFit]
 
 
 def start(steps: int, kind: type[Fit] = Fit, **settings: object) -> Fit:
@@ -43,7 +45,8 @@ def test_fits_what_it_has_not_seen(kind: type[Fit]) -> None:
     for _ in model.run():
         pass
     psnr = -10 * math.log10(error(model))
-    assert psnr > 24, f"{psnr:.1f} dB, from {-10 * math.log10(before):.1f} dB"
+    least = 20 if kind is SampledFit else 24  # its steps are few
+    assert psnr > least, f"{psnr:.1f} dB, from {-10 * math.log10(before):.1f} dB"
     assert len(model.splats) <= 300
 
 

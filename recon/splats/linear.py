@@ -1,0 +1,174 @@
+"""Photos linearised at a model of splats: what the Levenberg–Marquardt fits know of a step's neighbourhood.
+
+The unknowns of a model of N splats are one vector: N rows of ten of geometry (:mod:`kernels.splat_jacobian`), then the
+spherical harmonics' coefficients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from kernels.solve_blocks import solve_blocks
+from kernels.splat_jacobian import UNKNOWNS, Gradients, SplatJacobian, turn
+from recon.splats.curvature import curvature
+from recon.splats.fit import SCALE_WEIGHT, Fit, photometric_loss
+from recon.splats.model import Splats
+
+DIAGONAL = torch.tensor([k * UNKNOWNS - k * (k - 1) // 2 for k in range(UNKNOWNS)])
+"""Where the diagonal stands in a packed upper triangle."""
+HELD_BYTES = 512 << 20
+"""Views beyond these bytes are rasterized again for each product: memory does not grow with their number."""
+FARTHEST = torch.tensor([1.0] * 3 + [1.0] * 3 + [0.5] * 3 + [2.0])
+"""Largest step: mean in standard deviations, log scale, rotation in radians, logit."""
+FARTHEST_COLOUR = 0.5
+
+
+@dataclass
+class Look:
+    """One photo linearised: its Jacobian, the loss there, the loss's gradient by image and by the splats."""
+
+    jacobian: SplatJacobian
+    loss: float
+    gradients: Gradients
+
+
+def jacobian_of(fit: Fit, splats: Splats, index: int) -> SplatJacobian:
+    """Return photo ``index`` of a fit as ``splats`` show it, with its Jacobian."""
+    target = fit.target(index)
+    pose = fit.corrections.pose(index, target.pose)
+    return SplatJacobian(
+        splats.means,
+        splats.quats,
+        splats.scales,
+        splats.opacities,
+        splats.sh,
+        pose.viewmat.detach(),
+        pose.K,
+        pose.width,
+        pose.height,
+        sh_degree=fit.sh_degree,
+        background=fit.background,
+        mask=target.mask,
+        rasterize_mode="antialiased" if fit.config.antialiased else "classic",
+    )
+
+
+def look(fit: Fit, splats: Splats, index: int, sample: Tensor | None = None) -> Look:
+    """Linearise photo ``index`` of a fit at ``splats``; the photo's own corrections get their gradients.
+
+    The loss's gradient by the image is multiplied by ``sample`` (H, W, 1) where it is given.
+    """
+    jacobian = jacobian_of(fit, splats, index)
+    image = jacobian.image.clone().requires_grad_()
+    loss = photometric_loss(fit.corrections.expose(index, image), fit.target(index), fit.config.ssim_weight)
+    loss.backward()
+    assert image.grad is not None
+    gradients = jacobian.vjp(image.grad if sample is None else sample * image.grad)
+    viewmat = fit.corrections.pose(index, fit.target(index).pose).viewmat
+    if viewmat.requires_grad:
+        viewmat.backward(gradients.viewmat)
+    return Look(jacobian, loss.item(), gradients)
+
+
+class NormalEquations:
+    """Jᵀ W J of the mean loss of some photos, its gradient, and its part of each splat alone.
+
+    A :class:`recon.solve.lm.Linearisation`.
+
+    Args:
+        fit: whose photos and loss.
+        splats: where they are linearised.
+        indices: the photos, each once.
+        sample: from a photo's number to its sample, (H, W, 1) weights of mean 1; None takes all pixels. Gradient and
+            curvature are of the same sample: a gradient without its curvature would be followed beyond all bounds.
+        check: called at each photo; raises to stop.
+    """
+
+    def __init__(
+        self,
+        fit: Fit,
+        splats: Splats,
+        indices: Sequence[int],
+        sample: Callable[[int], Tensor] | None = None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._fit, self._splats, self._check = fit, splats, check
+        share = 1 / len(indices)
+        gradient, colors = torch.zeros(len(splats), UNKNOWNS), torch.zeros_like(splats.sh)
+        self._blocks, self._colors = torch.zeros(len(splats), UNKNOWNS * (UNKNOWNS + 1) // 2), torch.zeros_like(colors)
+        self._views: list[tuple[int, SplatJacobian | None, Tensor]] = []
+        self.loss, held = 0.0, 0
+        for index in indices:
+            check()
+            drawn = None if sample is None else sample(index)
+            seen = look(fit, splats, index, drawn)
+            gradient.add_(seen.gradients.geometry, alpha=share)
+            colors.add_(seen.gradients.colors, alpha=share)
+            weights = share * curvature(seen.jacobian.image, fit.target(index), fit.config.ssim_weight)
+            if drawn is not None:
+                weights = weights * drawn
+            blocks = seen.jacobian.blocks(weights)
+            self._blocks += blocks.geometry
+            self._colors += blocks.colors
+            held += seen.jacobian.held_bytes
+            self._views.append((index, seen.jacobian if held <= HELD_BYTES else None, weights))
+            self.loss += share * seen.loss
+        pull = SCALE_WEIGHT * splats.scales / splats.log_scales.numel()  # gradient and curvature alike
+        gradient[:, 3:6] += pull
+        self._blocks[:, DIAGONAL[3:6]] += pull
+        self._pull = pull
+        self.gradient = torch.cat([gradient.flatten(), colors.flatten()])
+        self.diagonal = torch.cat([self._blocks[:, DIAGONAL].flatten(), self._colors.flatten()])
+
+    def product(self, p: Tensor) -> Tensor:
+        """Return Jᵀ W J p."""
+        geometry, colors = unpacked(p, self._splats)
+        to_geometry, to_colors = torch.zeros_like(geometry), torch.zeros_like(colors)
+        to_geometry[:, 3:6] = self._pull * geometry[:, 3:6]
+        for index, jacobian, weights in self._views:
+            self._check()
+            found = (jacobian or jacobian_of(self._fit, self._splats, index)).gauss_newton(
+                geometry, colors, None, weights
+            )
+            to_geometry += found.geometry
+            to_colors += found.colors
+        return torch.cat([to_geometry.flatten(), to_colors.flatten()])
+
+    def precondition(self, r: Tensor, damping: float) -> Tensor:
+        """Return r solved by each splat's damped block, and the colours' damped diagonal."""
+        geometry, colors = unpacked(r, self._splats)
+        solved = solve_blocks(self._blocks, geometry, damping)
+        seen = self._colors > 0
+        by_colour = torch.where(seen, colors / torch.where(seen, self._colors * (1 + damping), 1), 0)
+        return torch.cat([solved.flatten(), by_colour.flatten()])
+
+
+def unpacked(step: Tensor, splats: Splats) -> tuple[Tensor, Tensor]:
+    """Return a vector of unknowns as geometry (N, 10) and colours, shaped as ``splats.sh``."""
+    size = len(splats) * UNKNOWNS
+    return step[:size].view(-1, UNKNOWNS), step[size:].view_as(splats.sh)
+
+
+def moved(splats: Splats, geometry: Tensor, colors: Tensor) -> Splats:
+    """Return new splats, a step from ``splats``; rotations turn about each splat's own axes."""
+    return replace(
+        splats,
+        means=splats.means + geometry[:, :3],
+        log_scales=splats.log_scales + geometry[:, 3:6],
+        quats=turn(splats.quats, geometry[:, 6:9]),
+        logits=splats.logits + geometry[:, 9],
+        sh=splats.sh + colors,
+    )
+
+
+def bounded(splats: Splats, step: Tensor, rate: float = 1.0) -> Splats:
+    """Return :func:`moved` by a share of a vector of unknowns, first cut to what is believed of a linear model."""
+    geometry, colors = unpacked(step, splats)
+    limits = FARTHEST.repeat(len(splats), 1)
+    limits[:, :3] *= splats.log_scales.mean(1, keepdim=True).exp()
+    geometry = geometry.maximum(-limits).minimum(limits)
+    return moved(splats, rate * geometry, rate * colors.clamp(-FARTHEST_COLOUR, FARTHEST_COLOUR))
