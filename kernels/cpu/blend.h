@@ -96,18 +96,17 @@ INLINED void reverse_tile(const SplatState& state, const Tile& tile_, int index,
             const Row row(r, tile_, part, pair);
             const Vf shift = lean * row.dx;
             Moments moments;
-            rows(part, row, [&](int y, Vf dy, Vf, Vf alpha, Vf w) INLINED_LAMBDA {
+            rows(part, row, [&](int y, Vf dy, Vf before, Vf alpha, Vf w) INLINED_LAMBDA {
                 Vf along = splat(0.0f);
                 for (int c = 0; c < CH; ++c) {
                     const Vf gradient = load(incoming[c].at[part][y]);
                     along += gradient * r[record::channels + c];
                     sums.at[6 + c] += gradient * w;
                 }
-                const Vf here = w * along;
-                const Vf rest = load(behind.at[part][y]) - here;
-                store(behind.at[part][y], rest);
+                const Vf left = load(behind.at[part][y]);
+                store(behind.at[part][y], left - w * along);
                 // dL/d ln alpha; none where alpha is clamped.
-                moments.add(keep(lt(alpha, most), here - rest * alpha * reciprocal(1.0f - alpha)), dy + shift);
+                moments.add(keep(lt(alpha, most), (before * along - left) * (alpha * reciprocal(1.0f - alpha))), dy + shift);
             });
             moments.into(sums.at, row.dx);
         }
