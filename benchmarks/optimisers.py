@@ -5,7 +5,7 @@
 
 The full pipeline's fit with densification, 400 pixels along the longest side: same start, photos, budget and steps.
 ``reached`` is the time at which the validation photos were matched as well as the pipeline's Adam matched them at its
-end (measured every 25th of the fit, interpolated), as a share of Adam's time; ``memory`` is the process's peak. All
+end (measured every 25th of the fit, interpolated), as a share of Adam's time; ``memory`` is its process's peak. All
 settings were chosen on validation photos; held-out photos are not even loaded. ``--search`` is how Adam's rates were
 tuned: it draws others around the best so far, so many times, and prints each with its mean gain over the pipeline's.
 """
@@ -13,10 +13,12 @@ tuned: it draws others around the best so far, so many times, and prints each wi
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
+import resource
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -117,18 +119,10 @@ def reached(course: list[tuple[float, float, float]], psnr: float) -> float | No
     return None
 
 
-def forget_peak() -> None:
-    """Begin to measure the process's memory anew; without effect where the system does not tell."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak() -> str:
-    """Return the most megabytes that the process has held since, as the system tells."""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return str(int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) // 1024)
-    return "?"
+def alone(start: Start, rival: str) -> tuple[list[tuple[float, float, float]], int, int]:
+    """Race in this process, a fresh one; return the course, the number of splats and the megabytes held at most."""
+    model, course = race(start, RIVALS[rival])
+    return course, len(model.splats), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def search(starts: dict[str, Start], draws: int) -> None:
@@ -178,16 +172,14 @@ def main() -> None:
             for name, kind in RIVALS.items():
                 if name not in arguments.only and kind is not Fit:
                     continue
-                forget_peak()
-                model, course = race(start, kind)
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
+                    course, count, held = fresh.submit(alone, start, name).result()
                 seconds, loss, psnr = course[-1]
                 if kind is Fit:
                     aim, whole = psnr, seconds
                 when = reached(course, aim)
                 share = "no" if when is None else f"{when / whole:.2f}"
-                rows.append(
-                    [capture, name, seed, round(seconds, 1), len(model.splats), round(loss, 5), psnr, share, peak()]
-                )
+                rows.append([capture, name, seed, round(seconds, 1), count, round(loss, 5), psnr, share, held])
                 print(json.dumps(dict(zip(COLUMNS, rows[-1], strict=True))), flush=True)
     print_table(COLUMNS, rows)
     if arguments.write:

@@ -90,13 +90,11 @@ INLINED void reverse_tile(const SplatState& state, const Tile& tile_, int index,
     const uint32_t begin = state.tile_start[index], end = state.tile_start[index + 1];
     uint32_t k = walk<record_stride(CH)>(state, T, begin, some ? end : begin, [&](uint32_t, Pair pair, const float* r, auto&& rows) INLINED_LAMBDA {
         const Vf most = splat(largest_alpha);
-        const float lean = shear(r);
         PairSums<CH> sums;
         for (int part = 0; part < parts; ++part) {
             const Row row(r, tile_, part, pair);
-            const Vf shift = lean * row.dx;
             Moments moments;
-            rows(part, row, [&](int y, Vf dy, Vf before, Vf alpha, Vf w) INLINED_LAMBDA {
+            rows(part, row, [&](int y, Vf tau, Vf before, Vf alpha, Vf w) INLINED_LAMBDA {
                 Vf along = splat(0.0f);
                 for (int c = 0; c < CH; ++c) {
                     const Vf gradient = load(incoming[c].at[part][y]);
@@ -106,7 +104,7 @@ INLINED void reverse_tile(const SplatState& state, const Tile& tile_, int index,
                 const Vf left = load(behind.at[part][y]);
                 store(behind.at[part][y], left - w * along);
                 // dL/d ln alpha; none where alpha is clamped.
-                moments.add(keep(lt(alpha, most), (before * along - left) * (alpha * reciprocal(1.0f - alpha))), dy + shift);
+                moments.add(keep(lt(alpha, most), (before * along - left) * (alpha * reciprocal(1.0f - alpha))), tau);
             });
             moments.into(sums.at, row.dx);
         }

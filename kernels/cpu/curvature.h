@@ -38,17 +38,16 @@ inline void blend_tile_curvature(const SplatScene& s, const SplatState& state, c
     const Vf most = splat(largest_alpha), zero = splat(0.0f);
     const uint32_t begin = state.tile_start[index], end = state.tile_start[index + 1];
     uint32_t k = walk<record_stride(CH)>(state, T, begin, some ? end : begin, [&](uint32_t, Pair pair, const float* r, auto&& pair_rows) INLINED_LAMBDA {
-        // Lᵀ = [along 0; slope steep], from the exponent's coefficients.
-        const float Z = -r[record::C] / half, steep = __builtin_sqrtf(Z), slope = -r[record::B] / (2 * half * steep);
+        // Lᵀ (dx, dy) = (along dx, steep tau), from the exponent's coefficients.
+        const float Z = -r[record::C] / half, steep = __builtin_sqrtf(Z);
         const float along = __builtin_sqrtf(r[record::det] / (half * half * Z));
         Vf sums[curvature_stride];
         for (int i = 0; i < curvature_stride; ++i) sums[i] = zero;
         for (int part = 0; part < parts; ++part) {
             const Row row(r, tile_, part, pair);
-            const Vf t0 = slope * row.dx;
             Vf power[5];
             for (int j = 0; j < 5; ++j) power[j] = zero;
-            pair_rows(part, row, [&](int y, Vf dy, Vf before, Vf alpha, Vf w) INLINED_LAMBDA {
+            pair_rows(part, row, [&](int y, Vf tau, Vf before, Vf alpha, Vf w) INLINED_LAMBDA {
                 const Vf ratio = alpha * reciprocal(1.0f - alpha), w2 = w * w;
                 Vf h = zero;
                 for (int c = 0; c < CH; ++c) {
@@ -59,7 +58,7 @@ inline void blend_tile_curvature(const SplatScene& s, const SplatState& state, c
                     sums[moments + c] += W_c * w2;
                 }
                 h = keep(lt(alpha, most), h * (ratio * ratio));
-                const Vf t = t0 + steep * dy, t2 = t * t;
+                const Vf t = steep * tau, t2 = t * t;
                 power[0] += h;
                 power[1] += h * t;
                 power[2] += h * t2;

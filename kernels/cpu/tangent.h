@@ -148,17 +148,15 @@ INLINED void tangent_tile(const SplatScene& s, const SplatState& state, const fl
         if (k + 6 < end) __builtin_prefetch(tangents + size_t(state.pairs[k + 6].splat()) * stride);
         const float* d = tangents + size_t(pair.splat()) * stride;
         const Vf most = splat(largest_alpha);
-        const float lean = shear(r);
         if (KEEP) keeping = keeping && kept->end - next >= tile * tile;
         Vf colour[CH], colour_change[CH];
         for (int c = 0; c < CH; ++c) colour[c] = splat(r[record::channels + c]), colour_change[c] = splat(d[tangent::channels + c]);
         for (int part = 0; part < parts; ++part) {
             const Row row(r, tile_, part, pair);
-            const Vf shift = lean * row.dx, k0 = d[tangent::c0] + row.dx * (d[tangent::c1] + d[tangent::c2] * row.dx);
+            const Vf k0 = d[tangent::c0] + row.dx * (d[tangent::c1] + d[tangent::c2] * row.dx);
             const Vf k1 = d[tangent::c3] + d[tangent::c4] * row.dx, k2 = splat(d[tangent::c5]);
             uint32_t seen = 0;
-            rows(part, row, [&](int y, Vf dy, Vf before, Vf alpha, Vf w) INLINED_LAMBDA {
-                const Vf tau = dy + shift;
+            rows(part, row, [&](int y, Vf tau, Vf before, Vf alpha, Vf w) INLINED_LAMBDA {
                 const Vf here = keep(lt(alpha, most), k0 + tau * (k1 + k2 * tau));
                 const Vf light = load(dimmed.at[part][y]), more = alpha * (before * here + light);
                 for (int c = 0; c < CH; ++c) store(change[c].at[part][y], load(change[c].at[part][y]) + more * colour[c] + w * colour_change[c]);
@@ -194,11 +192,9 @@ INLINED void reverse_kept(const SplatState& state, const Tile& tile_, int index,
         if (k >= begin + 6) __builtin_prefetch(state.records + size_t(state.pairs[k - 6].splat()) * stride);
         const Pair pair = state.pairs[k];
         const float* r = state.records + size_t(pair.splat()) * stride;
-        const float lean = shear(r);
         PairSums<CH> sums;
         for (int part = parts; part-- > 0;) {
             const Row row(r, tile_, part, pair);
-            const Vf shift = lean * row.dx;
             const uint32_t seen = kept.seen[size_t(k - begin) * parts + size_t(part)];
             Moments moments;
             Vf dy = row.dy + float(pair.last_row() - pair.first_row() + 2);
@@ -216,7 +212,7 @@ INLINED void reverse_kept(const SplatState& state, const Tile& tile_, int index,
                 }
                 const Vf rest = load(behind.at[part][y]), more = along - rest;
                 store(behind.at[part][y], rest + alpha * more);
-                moments.add(keep(lt(alpha, most), w * more), dy + shift);
+                moments.add(keep(lt(alpha, most), w * more), dy + row.shift);
             }
             moments.into(sums.at, row.dx);
         }

@@ -1,11 +1,11 @@
 // The walk over the splats of one tile, front to back, that every pass makes: whom a splat reaches, with which alpha, and
 // what light is left behind it.
 //
-// One row of 16 pixels is one vector (or two, or four); all state of a tile lies in L1. In a lane dx is constant for a
-// splat, so log2 alpha = q0 + dy (q1 + C dy) costs two multiply-adds a row (dy counts up as a vector: from a scalar it
-// would be converted and broadcast in each row, which cost a seventh of the pass). Passes that need moments or slopes of
-// the offset take them in (dx, tau), tau = dy + shear dx, in which the ellipse is upright: those in (dx, dy) cancel to
-// nothing on needles.
+// One row of 16 pixels is one vector (or two, or four); all state of a tile lies in L1. Offsets are taken in (dx, tau),
+// tau = dy + shear dx, in which the ellipse is upright: in (dx, dy) the terms of a needle cancel to nothing, and so do the
+// moments that other passes need. In a lane dx is constant for a splat, so log2 alpha = q0 + C tau² costs three operations
+// a row. dy counts up as a vector: from a scalar it would be converted and broadcast in each row, a seventh of the pass.
+// (tau would not do: its steps round, and the same splat would look otherwise a row of tiles further down.)
 //
 // A pass is a lambda for the pair and, in it, one for the row. All are inlined into the loops here, so that what they
 // capture stays in registers.
@@ -86,16 +86,17 @@ inline bool idle(const Tile& t, int channels, const float* image) {
 
 /// A pair's splat as it is seen from one part of a tile. dy begins a row above the pair's first.
 struct Row {
-    Vf dx, dy, q0, q1, C;
+    Vf dx, dy, shift, q0, C;
     INLINED Row(const float* r, const Tile& t, int part, Pair pair)
-        : dx(splat(float(t.x0 + part * W) + 0.5f - r[record::u]) + iota()),
-          dy(splat(float(t.y0 + pair.first_row()) + 0.5f - r[record::v]) - 1.0f), q0(r[record::A] * dx * dx + r[record::lo]),
-          q1(r[record::B] * dx), C(splat(r[record::C])) {}
+        : dx(splat(float(t.x0 + part * W) + 0.5f - r[record::u]) + iota()), dy(splat(float(t.y0 + pair.first_row()) + 0.5f - r[record::v]) - 1.0f),
+          C(splat(r[record::C])) {
+        const float inverse = 1.0f / r[record::C];
+        shift = 0.5f * r[record::B] * inverse * dx;
+        q0 = r[record::det] * inverse * dx * dx + r[record::lo];
+    }
 };
-/// tau = dy + shear dx.
-inline float shear(const float* r) { return 0.5f * r[record::B] / r[record::C]; }
 
-/// A pair's rows. Called with visit(y, dy, before, alpha, weight): of those that have an open pixel, weight = alpha before
+/// A pair's rows. Called with visit(y, tau, before, alpha, weight): of those that have an open pixel, weight = alpha before
 /// where the splat shows, else both 0; takes the weight off the transmittance.
 struct Rows {
     TilePlane& T;
@@ -113,10 +114,10 @@ struct Rows {
                 live[part] &= ~(1u << y);
                 continue;
             }
-            const Vf p = row.q0 + dy * (row.q1 + row.C * dy);
+            const Vf tau = dy + row.shift, p = row.q0 + row.C * tau * tau;
             const Vf alpha = keep(both(open, ge(p, cut)), min(exp2(p), most));
             const Vf w = alpha * before;
-            visit(y, dy, before, alpha, w);
+            visit(y, tau, before, alpha, w);
             store(T.at[part][y], before - w);
         }
     }
