@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -119,10 +118,18 @@ def reached(course: list[tuple[float, float, float]], psnr: float) -> float | No
     return None
 
 
-def alone(start: Start, rival: str) -> tuple[list[tuple[float, float, float]], int, int]:
+def alone(start: Start, rival: str) -> tuple[list[tuple[float, float, float]], int, int | str]:
     """Race in this process, a fresh one; return the course, the number of splats and the megabytes held at most."""
     model, course = race(start, RIVALS[rival])
-    return course, len(model.splats), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return course, len(model.splats), _peak()
+
+
+def _peak() -> int | str:
+    """Return the most megabytes that this process has held (getrusage would count what its parent did)."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return "?"
+    return int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) // 1024
 
 
 def search(starts: dict[str, Start], draws: int) -> None:

@@ -24,7 +24,7 @@ from recon.splats.render import render
 ADAM_SHARE = 0.67
 """Of the fit's steps; splats come and go in them."""
 RULE = LMRule(damping=0.3, least=1e-4, iterations=8, tolerance=0.05)
-STEPS_A_PHOTO = 7
+STEPS_A_PHOTO = 12
 """Steps by Adam that an iteration's share of one photo takes as long as."""
 
 
