@@ -195,14 +195,14 @@ def test_says_when_it_is_there() -> None:
     assert not held.converged(1e-6), "a step that damping made small says nothing"
 
 
-def test_what_is_not_finite_fails_loudly() -> None:
+def test_what_is_not_finite_fails_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
     nan, inf = float("nan"), float("inf")
     with pytest.raises(FloatingPointError, match="cost to start from is not finite"):
         LM(LMRule()).step(arc(), doubles(nan))
     with pytest.raises(FloatingPointError, match="cost of a step is not a number"):
         LM(LMRule()).step(Curve(lambda at: torch.where(at == 3, at, nan)), doubles(3.0))
     spoilt = valley(1.0)
-    spoilt.linearise = lambda state: Written(torch.full((2, 2), nan), torch.ones(2))  # type: ignore[method-assign]
+    monkeypatch.setattr(spoilt, "linearise", lambda state: Written(torch.full((2, 2), nan), torch.ones(2)))
     with pytest.raises(FloatingPointError, match="not finite"):
         LM(LMRule()).step(spoilt, torch.ones(2))
     walled = Curve(lambda at: torch.where(at > 1, at, inf))  # a state that is not to be is no failure
