@@ -20,7 +20,7 @@ from recon.splats.model import Splats
 
 DIAGONAL = torch.tensor([k * UNKNOWNS - k * (k - 1) // 2 for k in range(UNKNOWNS)])
 """Where the diagonal stands in a packed upper triangle."""
-HELD_BYTES = 256 << 20
+HELD_BYTES = 512 << 20
 """Views beyond these bytes are rasterized again for each product: memory does not grow with their number."""
 FARTHEST = torch.tensor([1.0] * 3 + [1.0] * 3 + [0.5] * 3 + [2.0])
 """Largest step: mean in standard deviations, log scale, rotation in radians, logit."""
@@ -85,7 +85,6 @@ class NormalEquations:
         indices: the photos, each once.
         sample: from a photo's number to its sample, (H, W, 1) weights of mean 1; None takes all pixels. Gradient and
             curvature are of the same sample: a gradient without its curvature would be followed beyond all bounds.
-        check: called at each photo; raises to stop.
     """
 
     def __init__(
@@ -94,16 +93,15 @@ class NormalEquations:
         splats: Splats,
         indices: Sequence[int],
         sample: Callable[[int], Tensor] | None = None,
-        check: Callable[[], None] = lambda: None,
     ) -> None:
-        self._fit, self._splats, self._check = fit, splats, check
+        self._fit, self._splats = fit, splats
         share = 1 / len(indices)
         gradient, colors = torch.zeros(len(splats), UNKNOWNS), torch.zeros_like(splats.sh)
         self._blocks, self._colors = torch.zeros(len(splats), UNKNOWNS * (UNKNOWNS + 1) // 2), torch.zeros_like(colors)
         self._views: list[tuple[int, SplatJacobian | None, Tensor]] = []
         self.loss, held = 0.0, 0
         for index in indices:
-            check()
+            fit.check()
             drawn = None if sample is None else sample(index)
             seen = look(fit, splats, index, drawn)
             gradient.add_(seen.gradients.geometry, alpha=share)
@@ -130,7 +128,7 @@ class NormalEquations:
         to_geometry, to_colors = torch.zeros_like(geometry), torch.zeros_like(colors)
         to_geometry[:, 3:6] = self._pull * geometry[:, 3:6]
         for index, jacobian, weights in self._views:
-            self._check()
+            self._fit.check()
             found = (jacobian or jacobian_of(self._fit, self._splats, index)).gauss_newton(
                 geometry, colors, None, weights
             )

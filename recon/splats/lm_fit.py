@@ -9,7 +9,6 @@ left them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -33,14 +32,13 @@ class AllPhotos:
     """All of a fit's photos as a :class:`recon.solve.lm.Problem`, whose states are splats."""
 
     fit: Fit
-    check: Callable[[], None]
 
     def cost(self, state: Splats) -> float:
         """Return the mean loss."""
         fit, total = self.fit, 0.0
         with torch.no_grad():
             for index in range(len(fit.photos)):
-                self.check()
+                fit.check()
                 target = fit.target(index)
                 pose = fit.corrections.pose(index, target.pose)
                 image = render(
@@ -57,7 +55,7 @@ class AllPhotos:
 
     def linearise(self, state: Splats) -> NormalEquations:
         """Return the normal equations at ``state``."""
-        return NormalEquations(self.fit, state, range(len(self.fit.photos)), check=self.check)
+        return NormalEquations(self.fit, state, range(len(self.fit.photos)))
 
     def moved(self, state: Splats, step: Tensor) -> Splats:
         """Return other splats, a bounded ``step`` away."""
@@ -73,16 +71,13 @@ class LMFit(Fit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._lm = LM(RULE, check=self._check)
-        self._problem = AllPhotos(self, self._check)
+        self._lm = LM(RULE, check=lambda: self.check())
+        self._problem = AllPhotos(self)
 
     @property
     def stride(self) -> int:
         """Steps of the fit that its next step counts for."""
         return 1 if self.done < ADAM_SHARE else STEPS_A_PHOTO * len(self.photos)
-
-    def _check(self) -> None:
-        self.check()
 
     def _take_step(self) -> float:
         if self.done < ADAM_SHARE:

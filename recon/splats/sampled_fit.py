@@ -55,7 +55,7 @@ class SampledFit(Fit):
             height, width, _ = self.target(index).image.shape
             return sampled_tiles(height, width, generator)
 
-        near = NormalEquations(self, self.splats, views, sample, self.check)
+        near = NormalEquations(self, self.splats, views, sample)
         found = pcg(
             lambda p: torch.addcmul(near.product(p), near.diagonal, p, value=DAMPING),
             -near.gradient,

@@ -27,7 +27,7 @@ def start(kind: type[Fit] = LMFit, steps: int = 100) -> Fit:
 def problem() -> AllPhotos:
     fit = start()
     fit.step = 90  # full size, full degree
-    return AllPhotos(fit, lambda: None)
+    return AllPhotos(fit)
 
 
 def directions(count: int, splats: Splats) -> list[torch.Tensor]:
