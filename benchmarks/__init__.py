@@ -1,1 +1,3 @@
-import recon  # noqa: F401  before any script loads torch: it settles how threads wait
+from importlib import import_module
+
+import_module("recon")  # for its effect, before any script loads torch: it settles how threads wait

@@ -5,9 +5,9 @@
 
 The full pipeline's fit with densification, 400 pixels along the longest side: same start, photos, budget and steps.
 ``reached`` is the time at which the validation photos were matched as well as the pipeline's Adam matched them at its
-end (measured every 25th of the fit, interpolated), as a share of Adam's time; ``memory`` is its process's peak. All
-settings were chosen on validation photos; held-out photos are not even loaded. ``--search`` is how Adam's rates were
-tuned: it draws others around the best so far, so many times, and prints each with its mean gain over the pipeline's.
+end (measured every 25th of the fit, interpolated), as a share of Adam's time. All settings were chosen on validation
+photos; held-out photos are not even loaded. ``--search`` tunes Adam's rates alike: it draws others around the best so
+far, so many times, and prints each with its mean gain over the pipeline's.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ import argparse
 import json
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +41,12 @@ COLUMNS = [
     "training loss",
     "validation PSNR",
     "reached",
-    "memory, MB",
 ]
 LOOKS = 25
 RATES = {"means": 1.5e-3, "log_scales": 0.1, "quats": 0.02, "logits": 0.1, "sh": 0.04, "harmonics": 4e-3}
 """Of the pipeline's Adam, where a search starts."""
 SEARCHED = {"means": 1.9e-3, "log_scales": 0.183, "quats": 0.04, "logits": 0.119, "sh": 0.034, "harmonics": 0.0139}
-"""The best of 40 draws on all three captures at once: 200 steps, 256 pixels, 15,000 splats."""
+"""Of a search by hand at 200 steps, 256 pixels and 15,000 splats, which drew decays and limits, too: rates alone."""
 
 
 class PublishedRates(Fit):
@@ -118,20 +115,6 @@ def reached(course: list[tuple[float, float, float]], psnr: float) -> float | No
     return None
 
 
-def alone(start: Start, rival: str) -> tuple[list[tuple[float, float, float]], int, int | str]:
-    """Race in this process, a fresh one; return the course, the number of splats and the megabytes held at most."""
-    model, course = race(start, RIVALS[rival])
-    return course, len(model.splats), _peak()
-
-
-def _peak() -> int | str:
-    """Return the most megabytes that this process has held (getrusage would count what its parent did)."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return "?"
-    return int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) // 1024
-
-
 def search(starts: dict[str, Start], draws: int) -> None:
     """Tune Adam's rates on the validation photos of all captures at once, by a random walk around the four best."""
     generator = np.random.default_rng(0)
@@ -179,14 +162,13 @@ def main() -> None:
             for name, kind in RIVALS.items():
                 if name not in arguments.only and kind is not Fit:
                     continue
-                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-                    course, count, held = fresh.submit(alone, start, name).result()
+                model, course = race(start, kind)
                 seconds, loss, psnr = course[-1]
                 if kind is Fit:
                     aim, whole = psnr, seconds
                 when = reached(course, aim)
                 share = "no" if when is None else f"{when / whole:.2f}"
-                rows.append([capture, name, seed, round(seconds, 1), count, round(loss, 5), psnr, share, held])
+                rows.append([capture, name, seed, round(seconds, 1), len(model.splats), round(loss, 5), psnr, share])
                 print(json.dumps(dict(zip(COLUMNS, rows[-1], strict=True))), flush=True)
     print_table(COLUMNS, rows)
     if arguments.write:
