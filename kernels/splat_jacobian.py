@@ -149,7 +149,7 @@ class SplatJacobian:
         """
         change = torch.empty_like(self.image)
         scene, _held = scene_of(self._tensors, self._numbers)
-        _cpu.splats_jvp(scene, *self._saved, *self._step(geometry, colors, camera), change)
+        _cpu.splats_jvp(scene, *self._saved, *self._step(geometry, colors, camera), None, change)
         return change
 
     def gauss_newton(
@@ -198,14 +198,18 @@ class SplatJacobian:
             torch.from_numpy(_cpu.splats_curvature(scene, *self._saved, self.image, image, to_colors)), to_colors
         )
 
-    def camera_block(self, weights: Tensor) -> Tensor:
-        """Return what Jᵀ W J holds of the camera alone, (10, 10): ten products with J.
+    def camera_block(self, weights: Tensor, unknowns: int = CAMERA_UNKNOWNS) -> Tensor:
+        """Return what Jᵀ W J holds of the camera alone, (unknowns, unknowns): a product with J for each.
 
         Args:
             weights: (H, W, D) the diagonal of W, at least 0.
+            unknowns: the first so many; 6 for the pose alone.
         """
         weights = self._like_image("weights", weights)
-        columns = torch.stack([self.jvp(camera=one).flatten() for one in torch.eye(CAMERA_UNKNOWNS)])
+        columns = torch.zeros(unknowns, weights.numel())
+        scene, _held = scene_of(self._tensors, self._numbers)
+        for column, one in zip(columns, torch.eye(CAMERA_UNKNOWNS), strict=False):
+            _cpu.splats_jvp(scene, *self._saved, None, None, one, weights, column)
         block = (columns * weights.flatten()) @ columns.T
         return 0.5 * (block + block.T)
 
@@ -260,16 +264,13 @@ def camera_gradient(viewmat: Tensor, to_viewmat: Tensor, to_K: Tensor) -> Tensor
 
 
 def turn(quats: Tensor, rotations: Tensor) -> Tensor:
-    """Return q ⊗ exp(ω / 2), normalised: each splat turned about its own axes.
+    """Return q ⊗ (1, ω / 2), normalised: each splat turned about its own axes by 2 atan(|ω| / 2), about |ω| radians.
 
     Args:
         quats: (N, 4) wxyz.
-        rotations: (N, 3) ω in radians.
+        rotations: (N, 3) ω.
     """
-    angle = torch.linalg.vector_norm(rotations, dim=1, keepdim=True)
-    half = 0.5 * angle
-    axis = rotations * (0.5 * torch.special.sinc(half / torch.pi))
-    w, v = quats[:, :1], quats[:, 1:]
-    real = w * half.cos() - (v * axis).sum(1, keepdim=True)
-    imaginary = w * axis + half.cos() * v + torch.linalg.cross(v, axis)
+    w, v, half = quats[:, :1], quats[:, 1:], 0.5 * rotations
+    real = w - (v * half).sum(1, keepdim=True)
+    imaginary = torch.addcmul(v, w, half) + torch.linalg.cross(v, half)
     return torch.nn.functional.normalize(torch.cat([real, imaginary], dim=1), dim=1)

@@ -315,13 +315,15 @@ void tangents_of(const SplatScene& s, const SplatState& state, const SplatStep& 
     each_chunk(s, sample, [](size_t) {}, [&](const uint32_t* list, int count, int) { tangent_chunk(cam, s, state, step, list, count, tangents); });
 }
 
-/// J p, an image.
-void jvp(const SplatScene& s, const SplatState& state, const SplatStep& step, float* change) {
-    const Sample all(s, state, nullptr);
+/// J p, an image; with weights, only of the tiles in which one is not zero, and nothing is written to the others.
+void jvp(const SplatScene& s, const SplatState& state, const SplatStep& step, const float* weights, float* change) {
+    const Sample sample(s, state, weights);
     Buffer tangents(sizeof(float) * size_t(record_stride(s.channels())) * size_t(s.n + 1));
-    tangents_of(s, state, step, all, tangents.as<float>());
+    tangents_of(s, state, step, sample, tangents.as<float>());
     with_channels(s.channels(), [&]<int CH>() {
-        each(s.tiles_x() * s.tiles_y(), s.threads, [&](int t) { jvp_tile<CH>(s, state, tangents.as<float>(), t, change); });
+        each(s.tiles_x() * s.tiles_y(), s.threads, [&](int t) {
+            if (sample.has(t)) jvp_tile<CH>(s, state, tangents.as<float>(), t, change);
+        });
     });
 }
 

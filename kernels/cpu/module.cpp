@@ -165,11 +165,11 @@ SplatStep step_of(std::optional<In<float>> geometry, std::optional<In<float>> co
 }
 
 void splats_jvp(const Scene& scene, In<float> records, In<int32_t> runs, In<int32_t> tile_start, In<int32_t> pairs, std::optional<In<float>> geometry,
-                std::optional<In<float>> colors, std::optional<In<float>> camera, Out<float> change) {
+                std::optional<In<float>> colors, std::optional<In<float>> camera, std::optional<In<float>> weights, Out<float> change) {
     const SplatState state = saved(records, runs, tile_start, pairs);
     const SplatStep step = step_of(geometry, colors, camera);
     nb::gil_scoped_release unlocked;
-    chosen.splats->jvp(scene.s, state, step, change.data());
+    chosen.splats->jvp(scene.s, state, step, pointer(weights), change.data());
 }
 
 void splats_vjp(const Scene& scene, In<float> records, In<int32_t> runs, In<int32_t> tile_start, In<int32_t> pairs, In<float> image, In<float> alpha,
@@ -308,7 +308,7 @@ NB_MODULE(_cpu, m) {
           "alpha_gradient"_a.none(), "means"_a, "quats"_a, "scales"_a, "opacities"_a, "colors"_a, "features"_a.none(), "camera"_a, "background"_a);
     m.def("splats_curvature", &splats_curvature);
     m.def("splats_jvp", &splats_jvp, "scene"_a, "records"_a, "runs"_a, "tile_start"_a, "pairs"_a, "geometry"_a.none(), "colors"_a.none(), "camera"_a.none(),
-          "change"_a);
+          "weights"_a.none(), "change"_a);
     m.def("splats_vjp", &splats_vjp);
     m.def("splats_gauss_newton", &splats_gauss_newton, "scene"_a, "records"_a, "runs"_a, "tile_start"_a, "pairs"_a, "image"_a, "geometry"_a.none(),
           "colors"_a.none(), "camera"_a.none(), "weights"_a, "kept_bytes"_a, "to_geometry"_a, "to_colors"_a, "to_camera"_a);

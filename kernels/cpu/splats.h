@@ -106,7 +106,7 @@ struct SplatKernels {
     void (*blend)(const SplatScene&, const SplatState&, const SplatImages&);
     void (*backward)(const SplatScene&, const SplatState&, const SplatImages&, const SplatGradients&);
     void (*curvature)(const SplatScene&, const SplatState&, const SplatImages&, const float* weights, float* blocks, float* colors);
-    void (*jvp)(const SplatScene&, const SplatState&, const SplatStep&, float* change);
+    void (*jvp)(const SplatScene&, const SplatState&, const SplatStep&, const float* weights, float* change);
     void (*gauss_newton)(const SplatScene&, const SplatState&, const SplatImages&, const SplatStep&, const float* weights, int64_t kept_bytes,
                          const SplatGradients&);
 };

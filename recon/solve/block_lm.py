@@ -73,6 +73,10 @@ class BlockLM:
         self._block_age += touched
         self._blocks.lerp_(blocks, _shares(self.rule.memory, self._block_age, touched)[:, None])
 
+    def knows(self, row: int) -> bool:
+        """Whether :meth:`see` has had a block of ``row``."""
+        return bool(self._block_age[row] > 0)
+
     def step(self, gradient: Tensor, touched: Tensor, done: float, limits: Tensor) -> Tensor:
         """Return the change of the unknowns.
 

@@ -6,20 +6,19 @@ by the diagonal; W is of the absolute error alone, which served better than with
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kernels.splat_jacobian import UNKNOWNS, Blocks
+from kernels.splat_jacobian import Blocks, Gradients
 from recon.solve.block_lm import BlockLM, BlockRule
 from recon.splats.curvature import curvature
-from recon.splats.fit import SCALE_WEIGHT, Fit
+from recon.splats.fit import BLOCKS_EVERY, SCALE_WEIGHT, Fit
 from recon.splats.linear import look, moved
 from recon.splats.model import Splats
 
-BLOCKS_EVERY = 4
-"""Steps between two looks at the blocks, which change more slowly than the gradient."""
 GEOMETRY = BlockRule(
     rates=torch.tensor([2.5e-3] * 3 + [0.2] * 3 + [0.08] * 3 + [0.2]),
     decays=torch.tensor([0.05] * 3 + [0.1] * 7),
@@ -67,28 +66,34 @@ class BlockFit(Fit):
         return BlockSolver(self.splats)
 
     def _take_step(self) -> float:
-        splats, solver = self.splats, self.optimiser
+        splats, solver, due = self.splats, self.optimiser, self.step % BLOCKS_EVERY == 0
         touched = torch.zeros(len(splats), dtype=torch.bool)
-        geometry, colors = torch.zeros(len(splats), UNKNOWNS), torch.zeros_like(splats.sh)
+        gradients: list[Gradients] = []
         blocks: list[Blocks] = []
         total, views = 0.0, self._views()
         for index in views:
             seen = look(self, splats, index)
-            geometry += seen.gradients.geometry
-            colors += seen.gradients.colors
+            gradients.append(seen.gradients)
             touched |= seen.jacobian.touched
             total += seen.loss
-            if self.step % BLOCKS_EVERY == 0:
+            if due:
                 blocks.append(seen.jacobian.blocks(curvature(seen.jacobian.image, self.target(index))))
+            self._see_pose(index, seen.jacobian)
+        geometry = _sum([g.geometry for g in gradients])
         geometry[:, 3:6] += SCALE_WEIGHT * splats.scales / splats.log_scales.numel()
         if blocks:
-            solver.geometry.see(torch.stack([b.geometry for b in blocks]).sum(0), touched)
-            solver.colors.see(torch.stack([b.colors for b in blocks]).sum(0).flatten(1), touched)
+            solver.geometry.see(_sum([b.geometry for b in blocks]), touched)
+            solver.colors.see(_sum([b.colors for b in blocks]).flatten(1), touched)
         limits = LIMITS.repeat(len(splats), 1)
         limits[:, :3] *= splats.log_scales.mean(1, keepdim=True).exp()
         limit = torch.full((splats.sh[0].numel(),), COLOUR_LIMIT)
         change = solver.geometry.step(geometry, touched, self.done, limits)
-        by_colour = solver.colors.step(colors.flatten(1), touched, self.done, limit)
+        by_colour = solver.colors.step(_sum([g.colors for g in gradients]).flatten(1), touched, self.done, limit)
         self.splats = moved(splats, change, by_colour.view_as(splats.sh))
         self.corrections.step(self.done, views)
         return total / self.config.views_per_step
+
+
+def _sum(parts: list[Tensor]) -> Tensor:
+    """Return the sum, which is the very part where there is one alone."""
+    return functools.reduce(torch.add, parts)

@@ -9,75 +9,104 @@ import torch
 from torch import Tensor
 
 from recon.solve.adam import Adam, Rule
+from recon.solve.block_lm import BlockLM, BlockRule
 from recon.splats.render import Pose
 
-RULES = {"twists": Rule(torch.full((6,), 1e-3), 0.05), "exposures": Rule(torch.full((12,), 2e-3), 0.05)}
+EXPOSURES = {"exposures": Rule(torch.full((12,), 2e-3), 0.05)}
+POSES = BlockRule(torch.full((6,), 1e-2), torch.full((6,), 0.1), overlap=1.0, momentum=0.5)
+FARTHEST = torch.full((6,), 0.02)
+"""Largest step of a pose: radians, and units of about the distance to the scene."""
 BEGIN = 0.2
 """Share of the fit from which photos are corrected: coarse splats would pull cameras away that were right."""
 
 
 class Corrections:
-    """Small corrections of each photo, all zero at first, fitted along with the splats.
+    """Small corrections of each photo, none at first, fitted along with the splats.
 
-    A pose is corrected by a twist (rotation vector ω, shift v) from the left: X_camera → exp(ω×) X_camera + v. An
-    exposure is a 3×4 affine map of the rendered colour (as in Kerbl et al.'s later code). Held-out photos get none.
-    Only the photos of a step move in it: Adam's momentum would carry the others far off between two looks at them.
+    A pose is corrected by a rigid motion from the left, X_camera → M X_camera. Its unknowns are a twist ξ (rotation
+    vector ω, shift v), M → exp(ξ) M, which takes damped Gauss–Newton steps by its own block of Jᵀ W J, for a short fit
+    sees a photo a dozen times, too seldom for Adam. An exposure is a 3×4 affine map of the rendered colour (as in Kerbl
+    et al.'s later code). Held-out photos get none. Only the photos of a step move in it.
+
+    Args:
+        count: photos.
+        poses: whether poses are corrected.
+        exposures: whether exposures are.
     """
 
     def __init__(self, count: int, poses: bool, exposures: bool) -> None:
-        self._tensors: dict[str, Tensor] = {}
-        if poses:
-            self._tensors["twists"] = torch.zeros(count, 6)
-        if exposures:
-            self._tensors["exposures"] = torch.zeros(count, 3, 4)
         self._count = count
-        self._optimiser = Adam(self._tensors, RULES) if self._tensors else None
-        for tensor in self._tensors.values():
-            tensor.requires_grad_()
+        self._blocks = BlockLM(count, POSES) if poses else None
+        self._motions = torch.eye(4).repeat(count, 1, 1)
+        self._twists = torch.zeros(count, 6, requires_grad=poses)  # of the step under way
+        self._exposures = torch.zeros(count, 3, 4)
+        self._adam = Adam({"exposures": self._exposures}, EXPOSURES) if exposures else None
+        self._exposures.requires_grad_(exposures)
 
     def pose(self, index: int, pose: Pose) -> Pose:
         """Return the corrected pose of photo ``index``."""
-        if "twists" not in self._tensors:
+        if self._blocks is None:
             return pose
-        return replace(pose, viewmat=_exponential(self._tensors["twists"][index]) @ pose.viewmat)
+        motion = _exponential(self._twists[index]) @ self._motions[index]
+        return replace(pose, viewmat=motion @ pose.viewmat)
 
     def expose(self, index: int, image: Tensor) -> Tensor:
         """Return (H, W, 3) ``image`` as photo ``index`` exposes it."""
-        if "exposures" not in self._tensors:
+        if self._adam is None:
             return image
-        change = self._tensors["exposures"][index]
+        change = self._exposures[index]
         return image + image @ change[:, :3].T + change[:, 3]
+
+    def wants_block(self, index: int, done: float, due: bool) -> bool:
+        """Whether a step needs the block of photo ``index``: where ``due``, and if none is known yet."""
+        return self._blocks is not None and done >= BEGIN and (due or not self._blocks.knows(index))
+
+    def see(self, index: int, block: Tensor) -> None:
+        """Take the (6, 6) block of the loss of photo ``index`` by its twist into the average."""
+        assert self._blocks is not None
+        packed = torch.zeros(self._count, 21)
+        packed[index] = block[*torch.triu_indices(6, 6)]
+        self._blocks.see(packed, self._only([index]))
 
     def step(self, done: float, seen: Sequence[int]) -> None:
         """Take a step along the gradients that the losses of the photos ``seen`` left.
 
         ``done`` is the share of the fit that is over.
         """
-        if self._optimiser is None:
-            return
-        if done >= BEGIN:
-            touched = torch.zeros(self._count, dtype=torch.bool)
-            touched[list(seen)] = True
-            gradients = {name: t.grad for name, t in self._tensors.items() if t.grad is not None}
-            with torch.no_grad():
-                self._optimiser.step(gradients, touched, done)
-        for tensor in self._tensors.values():
-            tensor.grad = None
+        touched = self._only(seen)
+        with torch.no_grad():
+            if self._blocks is not None and self._twists.grad is not None and done >= BEGIN:
+                twists = self._blocks.step(self._twists.grad, touched, done, FARTHEST)
+                for index in set(seen):
+                    self._motions[index] = _exponential(twists[index]) @ self._motions[index]
+            if self._adam is not None and self._exposures.grad is not None and done >= BEGIN:
+                self._adam.step({"exposures": self._exposures.grad}, touched, done)
+        self._twists.grad = self._exposures.grad = None
 
     def state(self) -> dict[str, Tensor]:
         """Return everything, for a checkpoint."""
-        moments = self._optimiser.state() if self._optimiser is not None else {}
-        tensors = {name: t.detach() for name, t in self._tensors.items()}
-        return tensors | {f"adam.{name}": t for name, t in moments.items()}
+        found = {"motions": self._motions, "exposures": self._exposures.detach()}
+        for name, part in self._solvers().items():
+            found |= {f"{name}.{key}": t for key, t in part.state().items()}
+        return found
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         """Go on from a checkpoint's :meth:`state`."""
-        if self._optimiser is None:
-            return
+        self._motions = tensors["motions"].clone()
         with torch.no_grad():
-            for name, tensor in self._tensors.items():
-                tensor.copy_(tensors[name])
-        self._optimiser.load_state({n.removeprefix("adam."): t for n, t in tensors.items() if n.startswith("adam.")})
+            self._exposures.copy_(tensors["exposures"])
+        for name, part in self._solvers().items():
+            start = f"{name}."
+            part.load_state({n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)})
+
+    def _solvers(self) -> dict[str, Adam | BlockLM]:
+        found = {"adam": self._adam, "blocks": self._blocks}
+        return {name: part for name, part in found.items() if part is not None}
+
+    def _only(self, seen: Sequence[int]) -> Tensor:
+        touched = torch.zeros(self._count, dtype=torch.bool)
+        touched[list(seen)] = True
+        return touched
 
 
 def _exponential(twist: Tensor) -> Tensor:

@@ -16,14 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.splat_jacobian import SplatJacobian
 from kernels.ssim import ssim
 from recon.solve.adam import Adam, Rule
 from recon.splats.config import SplatsConfig
 from recon.splats.corrections import Corrections
+from recon.splats.curvature import curvature
 from recon.splats.density import count_unseen, redistribute, shares
 from recon.splats.model import Splats
 from recon.splats.photos import Target, TrainingPhoto
 from recon.splats.render import render
+from recon.splats.tiles import sampled_tiles
 
 COARSE = ((0.06, 2), (0.2, 1))
 """Until this share of the fit: level of the photos (each level halves their size)."""
@@ -33,6 +36,8 @@ DENSIFY = (0.02, 0.6)
 """Share of the fit in which splats come and go."""
 DENSIFY_EVERY = 100
 VOTING_VIEWS = 10
+BLOCKS_EVERY = 4
+"""Steps between two looks at blocks of the curvature, which change more slowly than the gradient."""
 SCALE_WEIGHT = 0.01
 """λ_s: no splat is larger than the photos ask for. The unit is about the distance to the scene."""
 
@@ -109,6 +114,26 @@ class Fit:
         """Return photo ``index`` at this step's size."""
         return self.photos[index].levels[self.level]
 
+    def jacobian(self, splats: Splats, index: int) -> SplatJacobian:
+        """Return photo ``index`` as ``splats`` show it at this step, with its Jacobian."""
+        target = self.target(index)
+        pose = self.corrections.pose(index, target.pose)
+        return SplatJacobian(
+            splats.means,
+            splats.quats,
+            splats.scales,
+            splats.opacities,
+            splats.sh,
+            pose.viewmat.detach(),
+            pose.K,
+            pose.width,
+            pose.height,
+            sh_degree=self.sh_degree,
+            background=self.background,
+            mask=target.mask,
+            rasterize_mode="antialiased" if self.config.antialiased else "classic",
+        )
+
     def _make_optimiser(self) -> Any:
         return Adam(self.splats.tensors(), rules(self.splats))
 
@@ -147,6 +172,7 @@ class Fit:
             loss = photometric_loss(self.corrections.expose(index, image), target, self.config.ssim_weight)
             loss.backward()
             total += loss.item()
+            self._see_pose(index)
         gradients = {name: t.grad for name, t in parameters.items() if t.grad is not None}
         for tensor in parameters.values():
             tensor.requires_grad_(False)
@@ -154,6 +180,15 @@ class Fit:
         self._update(gradients, touched)
         self.corrections.step(self.done, views)
         return total / self.config.views_per_step
+
+    def _see_pose(self, index: int, jacobian: SplatJacobian | None = None) -> None:
+        """Let the corrections know the curvature of the loss by the pose of photo ``index``, if this step needs it."""
+        if self.corrections.wants_block(index, self.done, due=self.step % BLOCKS_EVERY == 0):
+            jacobian = jacobian or self.jacobian(self.splats.detach(), index)
+            height, width, _ = jacobian.image.shape
+            sample = sampled_tiles(height, width, self._generator(0, self.step))
+            weights = sample * curvature(jacobian.image, self.target(index))
+            self.corrections.see(index, jacobian.camera_block(weights, 6))
 
     def _update(self, gradients: dict[str, Tensor], touched: Tensor) -> None:
         # No splat moves by more than half its own size in a step.

@@ -36,33 +36,12 @@ class Look:
     gradients: Gradients
 
 
-def jacobian_of(fit: Fit, splats: Splats, index: int) -> SplatJacobian:
-    """Return photo ``index`` of a fit as ``splats`` show it, with its Jacobian."""
-    target = fit.target(index)
-    pose = fit.corrections.pose(index, target.pose)
-    return SplatJacobian(
-        splats.means,
-        splats.quats,
-        splats.scales,
-        splats.opacities,
-        splats.sh,
-        pose.viewmat.detach(),
-        pose.K,
-        pose.width,
-        pose.height,
-        sh_degree=fit.sh_degree,
-        background=fit.background,
-        mask=target.mask,
-        rasterize_mode="antialiased" if fit.config.antialiased else "classic",
-    )
-
-
 def look(fit: Fit, splats: Splats, index: int, sample: Tensor | None = None) -> Look:
     """Linearise photo ``index`` of a fit at ``splats``; the photo's own corrections get their gradients.
 
     The loss's gradient by the image is multiplied by ``sample`` (H, W, 1) where it is given.
     """
-    jacobian = jacobian_of(fit, splats, index)
+    jacobian = fit.jacobian(splats, index)
     image = jacobian.image.clone().requires_grad_()
     loss = photometric_loss(fit.corrections.expose(index, image), fit.target(index), fit.config.ssim_weight)
     loss.backward()
@@ -129,9 +108,7 @@ class NormalEquations:
         to_geometry[:, 3:6] = self._pull * geometry[:, 3:6]
         for index, jacobian, weights in self._views:
             self._fit.check()
-            found = (jacobian or jacobian_of(self._fit, self._splats, index)).gauss_newton(
-                geometry, colors, None, weights
-            )
+            found = (jacobian or self._fit.jacobian(self._splats, index)).gauss_newton(geometry, colors, None, weights)
             to_geometry += found.geometry
             to_colors += found.colors
         return torch.cat([to_geometry.flatten(), to_colors.flatten()])

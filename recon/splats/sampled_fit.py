@@ -16,10 +16,10 @@ import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from kernels.splat_jacobian import TILE
 from recon.solve.pcg import pcg
 from recon.splats.fit import Fit
 from recon.splats.linear import NormalEquations, bounded
+from recon.splats.tiles import sampled_tiles
 
 PHOTOS = 8
 """Photos a step, one a cluster."""
@@ -64,6 +64,8 @@ class SampledFit(Fit):
             tolerance=0.01,
         )
         self.splats = bounded(self.splats, found.x, RATE * DECAY**self.done)
+        for index in views:
+            self._see_pose(index)
         self.corrections.step(self.done, views)
         return near.loss
 
@@ -78,15 +80,3 @@ def clusters(viewmats: list[Tensor], count: int, seed: int) -> list[list[int]]:
     which = kmeans2(np.concatenate([positions, rotations[:, 2]], 1), count, minit="++", seed=seed, missing="warn")[1]
     groups = [np.flatnonzero(which == k).tolist() for k in range(count)]
     return [group for group in groups if group]
-
-
-def sampled_tiles(height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Return (H, W, 1) weights: four in one tile of each square of four, drawn at random."""
-    rows, columns = -(-height // TILE), -(-width // TILE)  # at the border a square has fewer, and weighs as many
-    drawn = torch.rand(-(-rows // 2) * 2, -(-columns // 2) * 2, generator=generator)
-    drawn[rows:], drawn[:, columns:] = -1, -1
-    squares = drawn.unfold(0, 2, 2).unfold(1, 2, 2).flatten(2)
-    chosen = (squares == squares.amax(2, keepdim=True)) * (squares >= 0).sum(2, keepdim=True)
-    tiles = chosen.unflatten(2, (2, 2)).permute(0, 2, 1, 3).reshape(drawn.shape)[:rows, :columns]
-    pixels = tiles.repeat_interleave(TILE, 0).repeat_interleave(TILE, 1)[:height, :width]
-    return pixels[..., None].float()

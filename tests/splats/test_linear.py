@@ -15,7 +15,8 @@ from recon.splats.initial import splats_at
 from recon.splats.linear import NormalEquations, bounded
 from recon.splats.lm_fit import AllPhotos, LMFit
 from recon.splats.model import Splats
-from recon.splats.sampled_fit import clusters, sampled_tiles
+from recon.splats.sampled_fit import clusters
+from recon.splats.tiles import sampled_tiles
 
 
 def start(kind: type[Fit] = LMFit, steps: int = 100) -> Fit:
