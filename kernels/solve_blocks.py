@@ -52,8 +52,6 @@ def block_step(
     rates: Tensor,
     limits: Tensor,
     overlap: float,
-    *,
-    diagonal: bool = False,
 ) -> Tensor:
     """Return each row's step, −clip((κ H + diag(√v / η))⁻¹ m), with averages m of its gradient and v of its square.
 
@@ -64,7 +62,7 @@ def block_step(
     Where H is zero this is Adam's step (:func:`kernels.adam_step.adam_step`); see :mod:`recon.solve.block_lm`.
 
     Args:
-        blocks: (N, n (n + 1) / 2) float32 H, positive semi-definite, or (N, n) its ``diagonal`` alone, of any n.
+        blocks: (N, n (n + 1) / 2) float32 H, positive semi-definite.
         gradients: (N, n) g.
         averages: (N, n) m, contiguous, updated in place.
         squares: (N, n) v, likewise.
@@ -73,7 +71,6 @@ def block_step(
         rates: (n,) η > 0.
         limits: (N, n) or (n,), the largest step.
         overlap: κ ≥ 0.
-        diagonal: whether the blocks are diagonals.
 
     Returns:
         (N, n) the step.
@@ -86,7 +83,7 @@ def block_step(
     averaged = {"averages": averages, "squares": squares}
     tensors = {"blocks": blocks, "gradients": gradients, "shares": shares, "square_shares": square_shares}
     shapes = {name: (rows,) for name in ("shares", "square_shares")} | dict.fromkeys(averaged, (rows, n))
-    shapes |= {"blocks": (rows, n if diagonal else _packed(n)), "rates": (n,)}
+    shapes |= {"blocks": (rows, _packed(n)), "rates": (n,)}
     shapes["limits"] = (n,) if limits.ndim == 1 else (rows, n)
     _check(tensors | averaged | {"rates": rates, "limits": limits}, shapes)
     for name, tensor in averaged.items():
@@ -104,7 +101,6 @@ def block_step(
         limits.contiguous(),
         steps,
         overlap,
-        diagonal,
         torch.get_num_threads(),
     ):
         raise FloatingPointError("a block or a gradient is not finite")

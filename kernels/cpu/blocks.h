@@ -128,31 +128,4 @@ bool block_step(const BlockArrays& a) {
     });
 }
 
-/// The same with the diagonals alone, (rows, n), of any n.
-bool diagonal_step(const BlockArrays& a) {
-    return all_rows(a.rows, a.threads, [&](int64_t first, int64_t end) {
-        const int n = a.unknowns;
-        bool sound = true;
-        for (int64_t row = first; row < end; ++row) {
-            const float share = a.shares[row], *const h = a.blocks + row * n, *const g = a.gradients + row * n, *const limits = a.limits + row * a.limit_stride;
-            float *const average = a.averages + row * n, *const square = a.squares + row * n, *const step = a.steps + row * n;
-            if (!(share > 0)) {
-                std::memset(step, 0, sizeof(float) * size_t(n));
-                continue;
-            }
-            const float square_share = a.square_shares[row];
-            for (int i = 0; i < n; ++i) {
-                const float m = average[i] + share * (g[i] - average[i]), v = square[i] + square_share * (g[i] * g[i] - square[i]);
-                const float whole = a.overlap * h[i] + __builtin_sqrtf(v) / a.rates[i];
-                const bool moves = whole > 1e-30f;
-                const float full = moves ? m / (moves ? whole : 1.0f) : 0.0f;
-                sound &= (full - full == 0) & (whole - whole == 0);
-                average[i] = m, square[i] = v;
-                step[i] = -max(min(full, limits[i]), -limits[i]);
-            }
-        }
-        return sound;
-    });
-}
-
 }  // namespace ISA

@@ -347,6 +347,6 @@ void gauss_newton(const SplatScene& s, const SplatState& state, const SplatImage
 extern const SplatKernels splat_kernels;
 extern const ImageKernels image_kernels;
 const SplatKernels splat_kernels = {forward, blend, backward, curvature, jvp, gauss_newton};
-const ImageKernels image_kernels = {adam, block_step, diagonal_step, ssim, ssim_backward};
+const ImageKernels image_kernels = {adam, block_step, ssim, ssim_backward};
 
 }  // namespace ISA

@@ -41,7 +41,6 @@ struct BlockArrays {
 struct ImageKernels {
     void (*adam)(const AdamArrays&);
     bool (*block_step)(const BlockArrays&);
-    bool (*diagonal_step)(const BlockArrays&);
     void (*ssim)(const ImageShape&, const float* x, const float* y, float* map, float* partials);
     void (*ssim_backward)(const ImageShape&, const float* x, const float* y, const float* partials, const float* incoming, float* gradient);
 };

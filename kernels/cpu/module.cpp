@@ -201,13 +201,13 @@ bool solve_blocks(In<float> blocks, In<float> gradients, Out<float> steps, float
 }
 
 bool block_step(In<float> blocks, In<float> gradients, Out<float> averages, Out<float> squares, In<float> shares, In<float> square_shares,
-                In<float> rates, In<float> limits, Out<float> steps, float overlap, bool diagonal, int threads) {
+                In<float> rates, In<float> limits, Out<float> steps, float overlap, int threads) {
     const int64_t n = int64_t(gradients.shape(1));
     BlockArrays a{int64_t(gradients.shape(0)), int(n), blocks.data(), gradients.data(), steps.data(), threads};
     a.averages = averages.data(), a.squares = squares.data(), a.shares = shares.data(), a.square_shares = square_shares.data();
     a.rates = rates.data(), a.limits = limits.data(), a.limit_stride = limits.ndim() == 2 ? n : 0, a.overlap = overlap;
     nb::gil_scoped_release unlocked;
-    return (diagonal ? chosen.images->diagonal_step : chosen.images->block_step)(a);
+    return chosen.images->block_step(a);
 }
 
 ImageShape image_shape(const In<float>& image, int threads) {

@@ -51,23 +51,21 @@ class BlockLM:
     Args:
         rows: N.
         rule: how they are stepped.
-        diagonal: the blocks are (N, n), the diagonal of H alone; else (N, n (n + 1) / 2), upper triangles row by row,
-            for n up to 16.
     """
 
-    def __init__(self, rows: int, rule: BlockRule, *, diagonal: bool = False) -> None:
+    def __init__(self, rows: int, rule: BlockRule) -> None:
         self.rule = rule
-        self._diagonal = diagonal
         unknowns = len(rule.rates)
         self._gradient, self._square = torch.zeros(2, rows, unknowns)
-        self._blocks = torch.zeros(rows, unknowns if diagonal else unknowns * (unknowns + 1) // 2)
+        self._blocks = torch.zeros(rows, unknowns * (unknowns + 1) // 2)
         self._age, self._block_age = torch.zeros(2, rows)
 
     def see(self, blocks: Tensor, touched: Tensor) -> None:
         """Take blocks into their average.
 
         Args:
-            blocks: (N, ·) of a part of the residuals, on the scale of the gradients.
+            blocks: (N, n (n + 1) / 2) of a part of the residuals, on the scale of the gradients: upper triangles, row
+                by row.
             touched: (N,) bool, the rows that the part says something of.
         """
         self._block_age += touched
@@ -101,7 +99,6 @@ class BlockLM:
             rule.rates * rule.decays**done,
             limits,
             rule.overlap,
-            diagonal=self._diagonal,
         )
 
     def replace(self, origin: Tensor) -> None:

@@ -128,15 +128,15 @@ def unpacked(step: Tensor, splats: Splats) -> tuple[Tensor, Tensor]:
     return step[:size].view(-1, UNKNOWNS), step[size:].view_as(splats.sh)
 
 
-def moved(splats: Splats, geometry: Tensor, colors: Tensor) -> Splats:
-    """Return new splats, a step from ``splats``; rotations turn about each splat's own axes."""
+def moved(splats: Splats, geometry: Tensor, colors: Tensor | None = None) -> Splats:
+    """Return splats a step from ``splats``, their own colours where none is given; rotations turn about own axes."""
     return replace(
         splats,
         means=splats.means + geometry[:, :3],
         log_scales=splats.log_scales + geometry[:, 3:6],
         quats=turn(splats.quats, geometry[:, 6:9]),
         logits=splats.logits + geometry[:, 9],
-        sh=splats.sh + colors,
+        sh=splats.sh if colors is None else splats.sh + colors,
     )
 
 

@@ -92,8 +92,7 @@ def test_converges_where_descent_stalls() -> None:
     assert (descent - 1).abs().max() > 0.5
 
 
-@pytest.mark.parametrize("diagonal", [False, True])
-def test_is_adam_where_nothing_is_curved(diagonal: bool) -> None:
+def test_is_adam_where_nothing_is_curved() -> None:
     """And takes shorter steps where something is."""
     generator = torch.Generator().manual_seed(3)
     rates, decay = torch.tensor([0.1, 0.02, 0.3]), torch.full((3,), 0.5)
@@ -101,9 +100,9 @@ def test_is_adam_where_nothing_is_curved(diagonal: bool) -> None:
     limits = torch.full((3,), 0.2)
     parameter = torch.zeros(6, 3)
     adam = Adam({"x": parameter}, {"x": Rule(rates, 0.5, 0.2)})
-    solver = BlockLM(6, BlockRule(rates, decay, momentum=0.9), diagonal=diagonal)
-    curved = BlockLM(6, BlockRule(rates, decay, momentum=0.9), diagonal=diagonal)
-    curved.see(torch.ones(6, 3) if diagonal else torch.tensor([1.0, 0, 0, 1, 0, 1]).repeat(6, 1), on)
+    solver = BlockLM(6, BlockRule(rates, decay, momentum=0.9))
+    curved = BlockLM(6, BlockRule(rates, decay, momentum=0.9))
+    curved.see(torch.tensor([1.0, 0, 0, 1, 0, 1]).repeat(6, 1), on)
     found = torch.zeros(6, 3)
     for step in range(20):
         gradient = torch.randn(6, 3, generator=generator) + 0.5
@@ -114,10 +113,9 @@ def test_is_adam_where_nothing_is_curved(diagonal: bool) -> None:
     torch.testing.assert_close(found, parameter, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("diagonal", [False, True])
-def test_rows_left_alone_and_new_rows(diagonal: bool) -> None:
-    solver = BlockLM(3, BlockRule(torch.full((2,), 1e9), torch.ones(2), 1), diagonal=diagonal)
-    blocks = torch.tensor([[4.0, 2.0]] * 3) if diagonal else torch.tensor([[4.0, 0.0, 2.0]] * 3)
+def test_rows_left_alone_and_new_rows() -> None:
+    solver = BlockLM(3, BlockRule(torch.full((2,), 1e9), torch.ones(2), 1))
+    blocks = torch.tensor([[4.0, 0.0, 2.0]] * 3)
     some = torch.tensor([True, False, True])
     solver.see(blocks, some)
     limits = torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.1, 0.1]])
@@ -131,9 +129,8 @@ def test_rows_left_alone_and_new_rows(diagonal: bool) -> None:
     assert all(not t[1].any() for t in solver.state().values())
 
 
-@pytest.mark.parametrize("diagonal", [False, True])
-def test_what_is_not_finite_fails_loudly(diagonal: bool) -> None:
-    solver = BlockLM(1, fast(1), diagonal=diagonal)
+def test_what_is_not_finite_fails_loudly() -> None:
+    solver = BlockLM(1, fast(1))
     on = torch.ones(1, dtype=torch.bool)
     solver.see(torch.ones(1, 1), on)
     with pytest.raises(FloatingPointError, match="not finite"):
