@@ -30,6 +30,7 @@ class Start:
     splats: Splats
     photos: list[TrainingPhoto]
     validation: list[TrainingPhoto]
+    held_out: list[TrainingPhoto]
     background: Tensor
     config: SplatsConfig
 
@@ -45,9 +46,11 @@ def prepare(path: Path, config: SplatsConfig, workdir: Path) -> Start:
     capture = load(path, events, workdir)
     capture = apply(capture, normalising_transform(capture))
     views = [working_view(view, config.max_side) for view in capture.views]
-    train, validation, _ = split(capture)
+    train, validation, held_out = split(capture)
     photos, background = load_photos([views[i] for i in train], config.background, events, "fit")
-    watched = load_photos([views[i] for i in validation], config.background, events, "fit")[0]
+    watched, last = (
+        load_photos([views[i] for i in few], config.background, events, "fit")[0] for few in (validation, held_out)
+    )
     generator = np.random.default_rng(config.seed)
     points = capture.points
     if points is None:
@@ -57,7 +60,7 @@ def prepare(path: Path, config: SplatsConfig, workdir: Path) -> Start:
     if points is None:
         raise SystemExit(f"{path} has neither points nor masks")
     points = thinned(points, config.splats // 2, generator)
-    return Start(splats_at(points, config.sh_degree), photos, watched, background, config)
+    return Start(splats_at(points, config.sh_degree), photos, watched, last, background, config)
 
 
 def measure(model: Fit, photos: list[TrainingPhoto]) -> dict[str, float]:

@@ -1,52 +1,59 @@
-"""The race of the splats' optimisers: Adam at three sets of rates, and the Levenberg–Marquardt family.
+"""The race of the splats' optimisers: Adam at two sets of rates, and the Levenberg–Marquardt family.
 
-    python -m benchmarks.optimisers [--captures still_life …] [--steps 500] [--seeds 1] [--only block-LM …] [--write]
-    python -m benchmarks.optimisers --search 40 --steps 200 --side 256 --splats 15000
+    python -m benchmarks.optimisers [--captures still_life …] [--steps 500] [--only block-LM …] [--log FILE] [--write]
 
-The full pipeline's fit with densification, 400 pixels along the longest side: same start, photos, budget and steps.
-``reached`` is the time at which the validation photos were matched as well as the pipeline's Adam matched them at its
-end (measured every 25th of the fit, interpolated), as a share of Adam's time. All settings were chosen on validation
-photos; held-out photos are not even loaded. ``--search`` tunes Adam's rates alike: it draws others around the best so
-far, so many times, and prints each with its mean gain over the pipeline's.
+The ``fast`` preset's fit at 400 pixels, with densification and with the splats of the start alone: same start, photos,
+budget and steps for all. Each run is a process of its own, Adam's and block-LM's with three seeds. ``reached`` is the
+time at which the validation photos were matched as well as Adam matched them at its end (looked at every 25th of the
+fit, which costs no time, and interpolated), as a share of Adam's time. All settings were chosen on validation photos
+(``benchmarks.splat_rates``); the held-out ones are looked at once, at the end.
+
+``--log`` keeps the runs in a file, and what it holds already is not run again. ``--write`` puts the table into
+benchmarks/README.md and draws docs/images/race.svg.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import multiprocessing
+import re
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
 from benchmarks.fitting import Start, measure, prepare
-from benchmarks.splats_quality import DATA
+from benchmarks.splat_rates import CAPTURES
 from benchmarks.tables import machine, print_table, write_section
 from recon.solve.adam import Adam, Rule
 from recon.splats.block_fit import BlockFit
 from recon.splats.config import SplatsConfig
-from recon.splats.fit import Fit, rules
+from recon.splats.fit import Fit
 from recon.splats.lm_fit import LMFit
 from recon.splats.sampled_fit import SampledFit
 
-SAMPLE = Path(__file__).parents[1] / "assets" / "still_life"
+PLOT = Path(__file__).parents[1] / "docs" / "images" / "race.svg"
 COLUMNS = [
     "capture",
-    "optimiser",
-    "seed",
-    "seconds",
     "splats",
+    "optimiser",
+    "seeds",
+    "seconds",
     "training loss",
     "validation PSNR",
+    "held-out PSNR",
     "reached",
+    "memory MB",
 ]
 LOOKS = 25
-RATES = {"means": 1.5e-3, "log_scales": 0.1, "quats": 0.02, "logits": 0.1, "sh": 0.04, "harmonics": 4e-3}
-"""Of the pipeline's Adam, where a search starts."""
-SEARCHED = {"means": 1.9e-3, "log_scales": 0.183, "quats": 0.04, "logits": 0.119, "sh": 0.034, "harmonics": 0.0139}
-"""Of a search by hand at 200 steps, 256 pixels and 15,000 splats, which drew decays and limits, too: rates alone."""
+SEEDS = 3
 
 
 class PublishedRates(Fit):
@@ -65,32 +72,25 @@ class PublishedRates(Fit):
         return Adam(self.splats.tensors(), rules)
 
 
-def adam_at(rates: dict[str, float]) -> type[Fit]:
-    """Return the pipeline's fit with other rates, all else alike."""
-
-    class AtRates(Fit):
-        def _make_optimiser(self) -> Adam:
-            found = rules(self.splats)
-            for name, rule in found.items():
-                rule.rates = torch.full_like(rule.rates, rates[name])
-            found["sh"].rates[3:] = rates["harmonics"]
-            return Adam(self.splats.tensors(), found)
-
-    return AtRates
+class PublishedThenLM(LMFit, PublishedRates):
+    """3DGS-LM as it was published: Adam at 3DGS' rates before it."""
 
 
-RIVALS = {
+RIVALS: dict[str, type[Fit]] = {
     "Adam": Fit,
-    "Adam, 3DGS' rates": PublishedRates,
-    "Adam, searched": adam_at(SEARCHED),
     "block-LM": BlockFit,
+    "Adam, 3DGS' rates": PublishedRates,
     "Adam, then LM": LMFit,
+    "Adam, 3DGS' rates, then LM": PublishedThenLM,
     "LM, sampled": SampledFit,
 }
+CLOSE = ("Adam", "block-LM")
+"""Those that run with all seeds."""
+Run = dict[str, Any]
 
 
 def race(start: Start, kind: type[Fit]) -> tuple[Fit, list[tuple[float, float, float]]]:
-    """Return the fitted model and (seconds, training loss, validation PSNR) along its way; looking costs no time."""
+    """Return the fitted model and (seconds, training loss, validation PSNR) along its way."""
     model, spent, losses = start.fit(kind), 0.0, []
     course: list[tuple[float, float, float]] = []
     steps, every = model.run(), max(1, start.config.steps // LOOKS)
@@ -100,8 +100,30 @@ def race(start: Start, kind: type[Fit]) -> tuple[Fit, list[tuple[float, float, f
         spent += time.perf_counter() - begun
         if model.step // every > before // every:
             loss = float(np.mean(losses[-len(start.photos) :]))
-            course.append((spent, loss, measure(model, start.validation)["psnr"]))
+            course.append((round(spent, 2), loss, measure(model, start.validation)["psnr"]))
     return model, course
+
+
+def run(capture: str, grows: bool, name: str, seed: int, chosen: dict[str, int]) -> Run:
+    """Return one rival's run, measured in this process alone."""
+    config = SplatsConfig(**{**SplatsConfig.presets["fast"], **chosen, "seed": seed})
+    with tempfile.TemporaryDirectory() as folder:
+        start = prepare(CAPTURES[capture], config, Path(folder))
+    kind = RIVALS[name]
+    if not grows:
+        kind = type(kind.__name__, (kind,), {"_densify": lambda self: None})
+    model, course = race(start, kind)
+    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    return {
+        "capture": capture,
+        "grows": grows,
+        "optimiser": name,
+        "seed": seed,
+        "count": len(model.splats),
+        "held-out": measure(model, start.held_out)["psnr"],
+        "memory": int(found[1]) // 1024 if found else 0,
+        "course": course,
+    }
 
 
 def reached(course: list[tuple[float, float, float]], psnr: float) -> float | None:
@@ -115,65 +137,91 @@ def reached(course: list[tuple[float, float, float]], psnr: float) -> float | No
     return None
 
 
-def search(starts: dict[str, Start], draws: int) -> None:
-    """Tune Adam's rates on the validation photos of all captures at once, by a random walk around the four best."""
-    generator = np.random.default_rng(0)
-    base = {name: race(start, Fit)[1][-1][2] for name, start in starts.items()}
-    tried: list[tuple[float, dict[str, float]]] = [(0.0, RATES)]
-    for _ in range(draws):
-        best = sorted(tried, key=lambda one: -one[0])[:4]
-        rates = dict(best[generator.integers(len(best))][1])
-        for name in rates:
-            if generator.random() < 0.5:
-                rates[name] *= float(np.exp(generator.normal(0, 0.6)))
-        found = {name: race(start, adam_at(rates))[1][-1][2] for name, start in starts.items()}
-        gain = float(np.mean([found[name] - base[name] for name in starts]))
-        tried.append((gain, rates))
-        print(
-            json.dumps({"gain": round(gain, 3), **{name: round(rate, 5) for name, rate in rates.items()}}), flush=True
-        )
+def row(runs: list[Run], aims: dict[int, Run]) -> list[Any]:
+    """Return a table's row of one rival's ``runs``, seed by seed against the aims, Adam's runs."""
+
+    def mean(values: list[float], digits: int) -> str:
+        spread = f" ± {(max(values) - min(values)) / 2:.{digits}f}" if len(values) > 1 else ""
+        return f"{np.mean(values):.{digits}f}{spread}"
+
+    first, ends = runs[0], [one["course"][-1] for one in runs]
+    shares = []
+    for one in runs:
+        whole, _, psnr = aims[one["seed"]]["course"][-1]
+        when = reached(one["course"], psnr)
+        shares.append(None if when is None else when / whole)
+    fast = [share for share in shares if share is not None]
+    return [
+        first["capture"],
+        f"to {first['count']}" if first["grows"] else first["count"],
+        first["optimiser"],
+        len(runs),
+        mean([end[0] for end in ends], 1),
+        mean([end[1] for end in ends], 4),
+        mean([end[2] for end in ends], 2),
+        mean([one["held-out"] for one in runs], 2),
+        mean(fast, 2) if len(fast) == len(shares) else "no" if not fast else f"{len(fast)} of {len(shares)}",
+        max(one["memory"] for one in runs),
+    ]
+
+
+def draw(runs: list[Run]) -> None:
+    """Draw validation PSNR over seconds, a panel a capture and kind of fit, the first seed of each rival."""
+    panels = list(dict.fromkeys((one["grows"], one["capture"]) for one in runs))
+    columns = len({capture for _, capture in panels})
+    figure, axes = plt.subplots(-(-len(panels) // columns), columns, figsize=(12, 7.5), squeeze=False, sharey="col")
+    for (grows, capture), axis in zip(panels, axes.flat, strict=False):
+        for index, name in enumerate(RIVALS):
+            for one in runs:
+                if (one["grows"], one["capture"], one["optimiser"], one["seed"]) == (grows, capture, name, 0):
+                    seconds, _, psnr = zip(*one["course"], strict=True)
+                    axis.plot(seconds, psnr, color=f"C{index}", label=name, linewidth=2 if name in CLOSE else 1)
+        axis.set(title=f"{capture}, {'with densification' if grows else 'the same splats'}", xlabel="seconds")
+        axis.grid(alpha=0.3)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("validation PSNR, dB")
+    axes.flat[0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(PLOT, metadata={"Date": None})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--captures", nargs="+", default=["still_life", "nerf_chair", "snowmiku_plush"])
+    parser.add_argument("--captures", nargs="+", choices=CAPTURES, default=list(CAPTURES))
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--side", type=int, default=400, help="pixels of the photos' longest side")
     parser.add_argument("--splats", type=int, default=50_000)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--only", nargs="+", choices=list(RIVALS), default=list(RIVALS), help="beside Adam")
-    parser.add_argument("--search", type=int, metavar="DRAWS", help="tune Adam instead")
+    parser.add_argument("--only", nargs="+", choices=RIVALS, default=list(RIVALS), help="beside Adam")
+    parser.add_argument("--log", type=Path)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-
-    def start_of(capture: str, seed: int) -> Start:
-        path = SAMPLE if capture == "still_life" else DATA / capture
-        chosen = {"max_side": arguments.side, "steps": arguments.steps, "splats": arguments.splats, "seed": seed}
-        with tempfile.TemporaryDirectory() as folder:
-            return prepare(path, SplatsConfig(**{**SplatsConfig.presets["fast"], **chosen}), Path(folder))
-
-    if arguments.search:
-        search({capture: start_of(capture, 0) for capture in arguments.captures}, arguments.search)
-        return
+    chosen = {"max_side": arguments.side, "steps": arguments.steps, "splats": arguments.splats}
+    log: Path | None = arguments.log
+    runs: list[Run] = [] if log is None or not log.exists() else list(map(json.loads, log.read_text().splitlines()))
+    known = {(one["capture"], one["grows"], one["optimiser"], one["seed"]) for one in runs}
+    for seed, capture, grows, name in itertools.product(range(SEEDS), arguments.captures, (True, False), RIVALS):
+        unwanted = name != "Adam" and (name not in arguments.only or (seed > 0 and name not in CLOSE))
+        if unwanted or (capture, grows, name, seed) in known:
+            continue
+        # A process a run, for its peak of memory.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            one = process.submit(run, capture, grows, name, seed, chosen).result()
+        runs.append(one)
+        print(json.dumps({**one, "course": one["course"][-1]}), flush=True)
+        if log is not None:
+            with log.open("a") as file:
+                file.write(json.dumps(one) + "\n")
     rows = []
-    for capture in arguments.captures:
-        for seed in range(arguments.seeds):
-            start, aim, whole = start_of(capture, seed), 0.0, 1.0
-            for name, kind in RIVALS.items():
-                if name not in arguments.only and kind is not Fit:
-                    continue
-                model, course = race(start, kind)
-                seconds, loss, psnr = course[-1]
-                if kind is Fit:
-                    aim, whole = psnr, seconds
-                when = reached(course, aim)
-                share = "no" if when is None else f"{when / whole:.2f}"
-                rows.append([capture, name, seed, round(seconds, 1), len(model.splats), round(loss, 5), psnr, share])
-                print(json.dumps(dict(zip(COLUMNS, rows[-1], strict=True))), flush=True)
+    for capture, grows, name in itertools.product(arguments.captures, (True, False), RIVALS):
+        alike = [one for one in runs if (one["capture"], one["grows"]) == (capture, grows)]
+        own = [one for one in alike if one["optimiser"] == name]
+        if own:
+            rows.append(row(own, {one["seed"]: one for one in alike if one["optimiser"] == "Adam"}))
     print_table(COLUMNS, rows)
     if arguments.write:
         what = f"{arguments.steps} steps, {arguments.side} pixels, at most {arguments.splats} splats"
         write_section("optimisers", f"{machine()}; {what}", COLUMNS, rows)
+        draw(runs)
 
 
 if __name__ == "__main__":

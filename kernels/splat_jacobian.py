@@ -263,14 +263,27 @@ def camera_gradient(viewmat: Tensor, to_viewmat: Tensor, to_K: Tensor) -> Tensor
     return torch.cat([turn, gradient[:, 3], focal, centre]).to(viewmat.dtype)
 
 
-def turn(quats: Tensor, rotations: Tensor) -> Tensor:
-    """Return q ⊗ (1, ω / 2), normalised: each splat turned about its own axes by 2 atan(|ω| / 2), about |ω| radians.
+def move_splats(means: Tensor, log_scales: Tensor, quats: Tensor, logits: Tensor, steps: Tensor) -> None:
+    """Take a step of the geometry's unknowns, in place.
+
+    A rotation turns each splat about its own axes: q becomes q ⊗ (1, ω / 2), normalised, which is a turn by
+    2 atan(|ω| / 2), about |ω| radians.
 
     Args:
+        means: (N, 3) contiguous float32 on the CPU, as are the others.
+        log_scales: (N, 3).
         quats: (N, 4) wxyz.
-        rotations: (N, 3) ω.
+        logits: (N,).
+        steps: (N, 10).
+
+    Raises:
+        ValueError: a shape does not fit, or a tensor is not contiguous float32 on the CPU.
     """
-    w, v, half = quats[:, :1], quats[:, 1:], 0.5 * rotations
-    real = w - (v * half).sum(1, keepdim=True)
-    imaginary = torch.addcmul(v, w, half) + torch.linalg.cross(v, half)
-    return torch.nn.functional.normalize(torch.cat([real, imaginary], dim=1), dim=1)
+    count = len(means)
+    columns = {"means": (means, (3,)), "log_scales": (log_scales, (3,)), "quats": (quats, (4,)), "logits": (logits, ())}
+    for name, (tensor, rest) in {**columns, "steps": (steps, (UNKNOWNS,))}.items():
+        if tensor.dtype != torch.float32 or not tensor.is_contiguous() or tensor.device.type != "cpu":
+            raise ValueError(f"{name} must be contiguous float32 on the CPU")
+        if tensor.shape != (count, *rest):
+            raise ValueError(f"{name} must have shape {(count, *rest)}, not {tuple(tensor.shape)}")
+    _cpu.move_splats(means, log_scales, quats, logits, steps, torch.get_num_threads())

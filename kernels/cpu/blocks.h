@@ -71,10 +71,19 @@ template <class F> bool all_rows(int64_t rows, int threads, F&& f) {
     return all;
 }
 
+/// Columns of `count` floats of W rows, `stride` apart, one column a vector; lanes past the end are zero.
+inline void columns_in(const float* from, int64_t stride, int count, int lanes, float (*to)[W]) {
+    if (lanes < W) std::memset(to, 0, sizeof(float) * size_t(W * count));
+    for (int l = 0; l < lanes; ++l)
+        for (int c = 0; c < count; ++c) to[c][l] = from[l * stride + c];
+}
+
 /// Solves the systems of rows, or takes their steps: see BlockArrays.
 template <int N> bool step_rows(const BlockArrays& a, int64_t first, int64_t end) {
     const int n = N ? N : a.unknowns, size = n * (n + 1) / 2;
     bool sound = true;
+    alignas(64) float blocks[most_unknowns * (most_unknowns + 1) / 2][W], gradients[most_unknowns][W], averages[most_unknowns][W], squares[most_unknowns][W],
+        limits[most_unknowns][W];
     for (int64_t row = first; row < end; row += W) {
         const int lanes = int(end - row < W ? end - row : W);
         float share[W] = {}, square_share[W] = {}, *const steps = a.steps + row * n;
@@ -86,37 +95,37 @@ template <int N> bool step_rows(const BlockArrays& a, int64_t first, int64_t end
         }
         const Vf part = load(share);
         const Mask on = lt(splat(0.0f), part);
-        auto read = [&](const float* from, int stride, int i) {
-            Vf v = splat(0.0f);
-            for (int l = 0; l < lanes; ++l) v[l] = from[(row + l) * stride + i];
-            return v;
-        };
+        columns_in(a.blocks + row * size, size, size, lanes, blocks);
+        columns_in(a.gradients + row * n, n, n, lanes, gradients);
         Vf L[most_unknowns][most_unknowns], x[most_unknowns];
         const float overlap = a.shares ? a.overlap : 1.0f;
         int at = 0;
         for (int j = 0; j < n; ++j)
-            for (int i = j; i < n; ++i, ++at) L[i][j] = keep(on, overlap * read(a.blocks, size, at));
-        for (int i = 0; i < n; ++i) x[i] = keep(on, read(a.gradients, n, i));
+            for (int i = j; i < n; ++i, ++at) L[i][j] = keep(on, overlap * load(blocks[at]));
+        for (int i = 0; i < n; ++i) x[i] = keep(on, load(gradients[i]));
         if (a.shares) {
             for (int l = 0; l < lanes; ++l) square_share[l] = a.square_shares[row + l];
+            columns_in(a.averages + row * n, n, n, lanes, averages);
+            columns_in(a.squares + row * n, n, n, lanes, squares);
             for (int i = 0; i < n; ++i) {
-                const Vf m = read(a.averages, n, i), s = read(a.squares, n, i), g = x[i];
+                const Vf m = load(averages[i]), s = load(squares[i]), g = x[i];
                 x[i] = m + part * (g - m);
                 const Vf square = s + load(square_share) * (g * g - s);
-                L[i][i] += keep(on, sqrt(square)) / a.rates[i];
-                for (int l = 0; l < lanes; ++l)
-                    if (share[l] > 0) a.averages[(row + l) * n + i] = x[i][l], a.squares[(row + l) * n + i] = square[l];
+                L[i][i] += keep(on, sqrt(square)) * (1.0f / a.rates[i]);
+                store(averages[i], select(on, x[i], m));
+                store(squares[i], select(on, square, s));
                 x[i] = keep(on, x[i]);
             }
+            for (int l = 0; l < lanes; ++l)
+                for (int i = 0; i < n; ++i) a.averages[(row + l) * n + i] = averages[i][l], a.squares[(row + l) * n + i] = squares[i][l];
+            if (a.limit_stride) columns_in(a.limits + row * n, n, n, lanes, limits);
+            else
+                for (int i = 0; i < n; ++i) store(limits[i], splat(a.limits[i]));
         }
         sound &= solve_lanes<N>(L, x, n, a.damping);
-        for (int i = 0; i < n; ++i) {
-            if (a.shares) {
-                const Vf limit = read(a.limits, int(a.limit_stride), i);
-                x[i] = -max(min(x[i], limit), -limit);
-            }
-            for (int l = 0; l < lanes; ++l) steps[l * n + i] = x[i][l];
-        }
+        for (int i = 0; i < n; ++i) store(gradients[i], a.shares ? -max(min(x[i], load(limits[i])), -load(limits[i])) : x[i]);
+        for (int l = 0; l < lanes; ++l)
+            for (int i = 0; i < n; ++i) steps[l * n + i] = gradients[i][l];
     }
     return sound;
 }

@@ -12,6 +12,7 @@
 #include "flexicubes.h"
 #include "images.h"
 #include "mesh_module.h"
+#include "move.h"
 #include "nearest.h"
 #include "splats.h"
 
@@ -210,6 +211,11 @@ bool block_step(In<float> blocks, In<float> gradients, Out<float> averages, Out<
     return chosen.images->block_step(a);
 }
 
+void move(Out<float> means, Out<float> log_scales, Out<float> quats, Out<float> logits, In<float> steps, int threads) {
+    nb::gil_scoped_release unlocked;
+    move_splats({means.data(), log_scales.data(), quats.data(), logits.data()}, steps.data(), int64_t(steps.shape(0)), threads);
+}
+
 ImageShape image_shape(const In<float>& image, int threads) {
     return {int(image.shape(0)), int(image.shape(1)), int(image.shape(2)), threads};
 }
@@ -314,6 +320,7 @@ NB_MODULE(_cpu, m) {
           "colors"_a.none(), "camera"_a.none(), "weights"_a, "kept_bytes"_a, "to_geometry"_a, "to_colors"_a, "to_camera"_a);
     m.def("solve_blocks", &solve_blocks);
     m.def("block_step", &block_step);
+    m.def("move_splats", &move);
     m.def("ssim", &ssim, "x"_a, "y"_a, "map"_a, "partials"_a.none(), "threads"_a);
     m.def("ssim_backward", &ssim_backward, "x"_a, "y"_a, "partials"_a, "incoming"_a, "gradient"_a, "threads"_a);
     m.def("adam", &adam, "parameter"_a, "gradient"_a, "first"_a, "second"_a, "factors"_a, "rates"_a, "limits"_a.none(), "limit"_a, "beta1"_a, "beta2"_a,

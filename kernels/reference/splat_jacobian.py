@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from kernels.reference.rasterize_splats import rasterize_splats
-from kernels.splat_jacobian import UNKNOWNS, turn
+from kernels.splat_jacobian import UNKNOWNS
 
 
 def view(
@@ -94,3 +94,16 @@ def jacobian(
 def blocks(to_geometry: Tensor, weights: Tensor) -> Tensor:
     """Return each splat's block of Jᵀ W J, (N, 10, 10), of the first part of :func:`jacobian`."""
     return torch.einsum("hwdni,hwd,hwdnj->nij", to_geometry, weights, to_geometry)
+
+
+def turn(quats: Tensor, rotations: Tensor) -> Tensor:
+    """Return q ⊗ (1, ω / 2), normalised: each splat turned about its own axes by 2 atan(|ω| / 2), about |ω| radians.
+
+    Args:
+        quats: (N, 4) wxyz.
+        rotations: (N, 3) ω.
+    """
+    w, v, half = quats[:, :1], quats[:, 1:], 0.5 * rotations
+    real = w - (v * half).sum(1, keepdim=True)
+    imaginary = torch.addcmul(v, w, half) + torch.linalg.cross(v, half)
+    return torch.nn.functional.normalize(torch.cat([real, imaginary], dim=1), dim=1)

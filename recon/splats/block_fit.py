@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.splat_jacobian import Gradients
+from kernels.splat_jacobian import Gradients, move_splats
 from recon.solve.adam import Adam, Rule
 from recon.solve.block_lm import BlockLM, BlockRule
 from recon.splats.curvature import curvature
 from recon.splats.fit import BLOCKS_EVERY, SCALE_WEIGHT, Fit
-from recon.splats.linear import look, moved
+from recon.splats.linear import look
 from recon.splats.model import Splats
 
 GEOMETRY = BlockRule(
@@ -91,7 +91,7 @@ class BlockFit(Fit):
         limits[:, :3] *= splats.log_scales.mean(1, keepdim=True).exp()
         change = solver.geometry.step(geometry, touched, self.done, limits)
         solver.colors.step({"sh": _sum([g.colors for g in gradients])}, touched, self.done)
-        self.splats = moved(splats, change)
+        move_splats(splats.means, splats.log_scales, splats.quats, splats.logits, change)
         self.corrections.step(self.done, views)
         return total / self.config.views_per_step
 

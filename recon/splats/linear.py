@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kernels.solve_blocks import solve_blocks
-from kernels.splat_jacobian import UNKNOWNS, Gradients, SplatJacobian, turn
+from kernels.splat_jacobian import UNKNOWNS, Gradients, SplatJacobian, move_splats
 from recon.splats.curvature import curvature
 from recon.splats.fit import SCALE_WEIGHT, Fit, photometric_loss
 from recon.splats.model import Splats
@@ -128,16 +128,12 @@ def unpacked(step: Tensor, splats: Splats) -> tuple[Tensor, Tensor]:
     return step[:size].view(-1, UNKNOWNS), step[size:].view_as(splats.sh)
 
 
-def moved(splats: Splats, geometry: Tensor, colors: Tensor | None = None) -> Splats:
-    """Return splats a step from ``splats``, their own colours where none is given; rotations turn about own axes."""
-    return replace(
-        splats,
-        means=splats.means + geometry[:, :3],
-        log_scales=splats.log_scales + geometry[:, 3:6],
-        quats=turn(splats.quats, geometry[:, 6:9]),
-        logits=splats.logits + geometry[:, 9],
-        sh=splats.sh if colors is None else splats.sh + colors,
-    )
+def moved(splats: Splats, geometry: Tensor, colors: Tensor) -> Splats:
+    """Return new splats, a step from ``splats``."""
+    new = replace(splats, **{name: t.clone() for name, t in splats.tensors().items()})
+    move_splats(new.means, new.log_scales, new.quats, new.logits, geometry)
+    new.sh += colors
+    return new
 
 
 def bounded(splats: Splats, step: Tensor, rate: float = 1.0) -> Splats:

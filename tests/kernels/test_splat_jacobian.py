@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kernels.reference import splat_jacobian as twin
 from kernels.solve_blocks import solve_blocks
-from kernels.splat_jacobian import UNKNOWNS, SplatJacobian, turn
+from kernels.splat_jacobian import UNKNOWNS, SplatJacobian, move_splats
 
 WIDTH, HEIGHT = 37, 29
 BACKGROUND = torch.tensor([0.2, 0.5, 0.9])
@@ -122,7 +122,7 @@ def test_the_transposed_product_is_that_of_the_dense_jacobian(kind, instruction_
 
 def test_turning_is_a_rotation_about_the_splats_own_axes():
     quats = torch.nn.functional.normalize(torch.randn(50, 4, generator=torch.Generator().manual_seed(0)), dim=1)
-    turned = turn(quats, torch.tensor([0.0, 0, 2.0]).expand(50, 3))  # by 2 atan(|ω| / 2) = π / 2
+    turned = twin.turn(quats, torch.tensor([0.0, 0, 2.0]).expand(50, 3))  # by 2 atan(|ω| / 2) = π / 2
     expected = torch.tensor([0.5**0.5, 0, 0, 0.5**0.5])
     relative = torch.stack(
         [
@@ -135,4 +135,20 @@ def test_turning_is_a_rotation_about_the_splats_own_axes():
         1,
     )
     torch.testing.assert_close(relative.abs(), expected[[0, 3]].expand(50, 2), rtol=1e-5, atol=1e-5)
-    assert torch.equal(turn(quats, torch.zeros(50, 3)), torch.nn.functional.normalize(quats, dim=1))
+    assert torch.equal(twin.turn(quats, torch.zeros(50, 3)), torch.nn.functional.normalize(quats, dim=1))
+
+
+def test_splats_move_as_their_twin_says():
+    generator = torch.Generator().manual_seed(1)
+    splats = [torch.randn(5000, columns, generator=generator) for columns in (3, 3, 4, 1)]
+    steps = 0.3 * torch.randn(5000, 10, generator=generator)
+    means, log_scales, quats, logits = (t.clone() for t in splats)
+    move_splats(means, log_scales, quats, logits[:, 0], steps)
+    torch.testing.assert_close(means, splats[0] + steps[:, :3])
+    torch.testing.assert_close(log_scales, splats[1] + steps[:, 3:6])
+    torch.testing.assert_close(quats, twin.turn(splats[2], steps[:, 6:9]), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(logits, splats[3] + steps[:, 9:])
+    with pytest.raises(ValueError, match="steps must have shape"):
+        move_splats(means, log_scales, quats, logits[:, 0], steps[:, :9].contiguous())
+    with pytest.raises(ValueError, match="quats must be contiguous"):
+        move_splats(means, log_scales, quats.double(), logits[:, 0], steps)
