@@ -44,14 +44,14 @@ def main() -> None:
     parser.add_argument("--splats", type=int, default=200_000)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    # The start takes half of the budget.
-    chosen = {"max_side": 400, "steps": 10_000, "splats": 2 * arguments.splats}
+    # Points within the hull are a quarter of the budget.
+    chosen = {"max_side": 400, "steps": 100_000, "splats": 4 * arguments.splats}
     with tempfile.TemporaryDirectory() as folder:
         start = prepare(
             CAPTURES["nerf_chair"], SplatsConfig(**{**SplatsConfig.presets["fast"], **chosen}), Path(folder)
         )
     model = start.fit(LMFit)
-    model.step = 9000  # within the part that is LM's, at full size and degree
+    model.step = 90_000  # within the part that is LM's, at full size and degree
     before, begun = peak(), time.perf_counter()
     first, second = (next(model.run()).loss for _ in range(2))
     seconds = (time.perf_counter() - begun) / 2

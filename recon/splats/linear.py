@@ -20,7 +20,7 @@ from recon.splats.model import Splats
 
 DIAGONAL = torch.tensor([k * UNKNOWNS - k * (k - 1) // 2 for k in range(UNKNOWNS)])
 """Where the diagonal stands in a packed upper triangle."""
-HELD_BYTES = 512 << 20
+HELD_BYTES = 64 << 20
 """Views beyond these bytes are rasterized again for each product: memory does not grow with their number."""
 FARTHEST = torch.tensor([1.0] * 3 + [1.0] * 3 + [0.5] * 3 + [2.0])
 """Largest step: mean in standard deviations, log scale, rotation in radians, logit."""
