@@ -175,6 +175,7 @@ def row(runs: list[Run], alike: list[Run]) -> list[Any]:
 
 def draw(runs: list[Run]) -> None:
     """Draw validation PSNR over seconds, a panel a capture and kind of fit, the first seed of each rival."""
+    plt.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "race"}  # text as text, the same file each time
     captures = list(dict.fromkeys(one["capture"] for one in runs))
     panels = list(itertools.product((True, False), captures))
     figure, axes = plt.subplots(2, len(captures), figsize=(12, 7.5), squeeze=False, sharey="col")
