@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.fuzz_seeds import Seed, mutate, seeds
+from benchmarks.memory import peak_bytes
 from benchmarks.tables import machine, print_table, write_section
 from recon.capture import cloud_mesh
 from recon.capture.content import content_suffix
@@ -98,14 +99,6 @@ def _where(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error)[:200]} ({places})"
 
 
-def _peak() -> int:
-    """Return the most memory that this process had since :func:`_forget_peak`, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
 def _forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
@@ -133,9 +126,9 @@ def _worker(channel: Connection, seed: int, scratch: Path) -> None:
             chosen, data = make(number, seed, all_seeds)
             lay_out(chosen, data, folder)
             _forget_peak()
-            before, started = _peak(), time.monotonic()
+            before, started = peak_bytes(), time.monotonic()
             result = attempt(chosen, folder, work)
-            result |= {"seconds": time.monotonic() - started, "memory": max(0, _peak() - before)}
+            result |= {"seconds": time.monotonic() - started, "memory": max(0, peak_bytes() - before)}
         except BaseException as error:  # neither the reader's nor a file's fault, but to be looked into
             chosen = all_seeds[number % len(all_seeds)]
             taken = time.monotonic() - started

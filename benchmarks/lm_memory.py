@@ -8,12 +8,12 @@ The peak of this process in all, and what of it was there before the iteration b
 from __future__ import annotations
 
 import argparse
-import re
 import tempfile
 import time
 from pathlib import Path
 
 from benchmarks.fitting import prepare
+from benchmarks.memory import peak_bytes
 from benchmarks.splat_rates import CAPTURES
 from benchmarks.tables import machine, print_table, write_section
 from recon.splats.config import SplatsConfig
@@ -21,13 +21,6 @@ from recon.splats.lm_fit import LMFit
 
 COLUMNS = ["splats", "photos", "seconds an iteration", "peak before GB", "peak GB", "limit GB"]
 LIMIT = 2
-
-
-def peak() -> float:
-    """Return the most memory this process has had, in GB."""
-    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1]) * 1024 / 1e9
 
 
 def main() -> None:
@@ -43,10 +36,10 @@ def main() -> None:
         )
     model = start.fit(LMFit)
     model.step = 90_000  # within the part that is LM's, at full size and degree
-    before, begun = peak(), time.perf_counter()
+    before, begun = peak_bytes() / 1e9, time.perf_counter()
     next(model.run())
     seconds = round(time.perf_counter() - begun)
-    row = [len(model.splats), len(model.photos), seconds, round(before, 2), round(peak(), 2), LIMIT]
+    row = [len(model.splats), len(model.photos), seconds, round(before, 2), round(peak_bytes() / 1e9, 2), LIMIT]
     print_table(COLUMNS, [row])
     if arguments.write:
         write_section("lm_memory", machine(), COLUMNS, [row])

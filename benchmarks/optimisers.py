@@ -19,7 +19,6 @@ import argparse
 import itertools
 import json
 import multiprocessing
-import re
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -31,6 +30,7 @@ import numpy as np
 import torch
 
 from benchmarks.fitting import Start, measure, prepare
+from benchmarks.memory import peak_bytes
 from benchmarks.splat_rates import CAPTURES
 from benchmarks.tables import machine, print_table, write_section
 from recon.solve.adam import Adam, Rule
@@ -115,7 +115,6 @@ def run(capture: str, grows: bool, name: str, seed: int, chosen: dict[str, int])
     if not grows:
         kind = type(kind.__name__, (kind,), {"_densify": lambda self: None})
     model, course = race(start, kind)
-    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
     return {
         "capture": capture,
         "grows": grows,
@@ -123,7 +122,7 @@ def run(capture: str, grows: bool, name: str, seed: int, chosen: dict[str, int])
         "seed": seed,
         "count": len(model.splats),
         "held-out": measure(model, start.held_out)["psnr"],
-        "memory": int(found[1]) // 1024 if found else 0,
+        "memory": peak_bytes() >> 20,
         "course": course,
     }
 

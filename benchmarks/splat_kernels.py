@@ -18,19 +18,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.memory import peak_bytes
 from benchmarks.tables import machine, print_table, table, write_section
 from kernels import _cpu
 from kernels.rasterize_splats import rasterize_splats
@@ -230,14 +229,6 @@ def nanoseconds_per_row(isa: str, seconds: float) -> float:
         times.run("bare", bare)
     _cpu.use_isa(best)
     return 1e6 * min(times["bare"]) / rows_of_pixels(saved[3])
-
-
-def peak_bytes() -> int:
-    """Return this process's peak resident memory."""
-    status = Path("/proc/self/status")
-    if status.exists():  # rusage's figure starts from that of the process that started this one
-        return next(1024 * int(x.split()[1]) for x in status.read_text().splitlines() if x.startswith("VmHWM"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def measure_memory() -> dict[str, Any]:

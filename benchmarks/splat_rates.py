@@ -19,13 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from benchmarks.fitting import Start, measure, prepare
 from benchmarks.splats_quality import DATA
 from recon.solve.adam import Adam, Rule
-from recon.solve.block_lm import BlockRule
-from recon.splats import block_fit
 from recon.splats.block_fit import BlockFit, BlockSolver
 from recon.splats.config import SplatsConfig
 from recon.splats.fit import Fit, rules
@@ -40,21 +37,29 @@ Factors = dict[str, float]
 NAMES = ("means", "scales", "rotations", "opacities", "constant", "harmonics", "decay")
 
 
+def recolored(rule: Rule, factors: Factors) -> Rule:
+    """Return a rule of spherical harmonics, the constant's three columns first, at other rates."""
+    rates = rule.rates * factors["harmonics"]
+    rates[:3] = rule.rates[:3] * factors["constant"]
+    return replace(rule, rates=rates, decay=rule.decay * factors["decay"])
+
+
 def adam_at(factors: Factors) -> type[Fit]:
     """Return the pipeline's fit with Adam at other rates."""
-
-    def scaled(name: str, rule: Rule) -> Rule:
-        factor = torch.full_like(rule.rates, factors.get(name, 1.0))
-        return replace(rule, rates=rule.rates * factor, decay=rule.decay * factors["decay"])
+    names = {"means": "means", "log_scales": "scales", "quats": "rotations", "logits": "opacities"}
 
     class AtRates(Fit):
         def _make_optimiser(self) -> Adam:
-            names = {"means": "means", "log_scales": "scales", "quats": "rotations", "logits": "opacities"}
             found = rules(self.splats)
-            turned = {name: scaled(names.get(name, "sh"), rule) for name, rule in found.items()}
-            turned["sh"].rates[:3] *= factors["constant"]
-            turned["sh"].rates[3:] *= factors["harmonics"]
-            return Adam(self.splats.tensors(), turned)
+            turned = {
+                tensor: replace(
+                    found[tensor],
+                    rates=found[tensor].rates * factors[name],
+                    decay=found[tensor].decay * factors["decay"],
+                )
+                for tensor, name in names.items()
+            }
+            return Adam(self.splats.tensors(), {**turned, "sh": recolored(found["sh"], factors)})
 
     return AtRates
 
@@ -62,22 +67,19 @@ def adam_at(factors: Factors) -> type[Fit]:
 def block_lm_at(factors: Factors) -> type[Fit]:
     """Return the pipeline's fit with block-LM at other rates."""
     of = [factors["means"]] * 3 + [factors["scales"]] * 3 + [factors["rotations"]] * 3 + [factors["opacities"]]
-
-    def scaled(rule: BlockRule, by: Tensor) -> BlockRule:
-        return replace(
-            rule,
-            rates=rule.rates * by,
-            decays=rule.decays * factors["decay"],
-            overlap=rule.overlap * factors["overlap"],
-        )
+    by = torch.tensor(of)
 
     class AtRates(BlockFit):
         def _make_optimiser(self) -> BlockSolver:
             solver = BlockSolver(self.splats)
-            colors = torch.full_like(solver.colors.rule.rates, factors["harmonics"])
-            colors[:3] = factors["constant"]
-            solver.geometry.rule = scaled(block_fit.GEOMETRY, torch.tensor(of))
-            solver.colors.rule = scaled(solver.colors.rule, colors)
+            rule = solver.geometry.rule
+            solver.geometry.rule = replace(
+                rule,
+                rates=rule.rates * by,
+                decays=rule.decays * factors["decay"],
+                overlap=rule.overlap * factors["overlap"],
+            )
+            solver.colors.rules["sh"] = recolored(solver.colors.rules["sh"], factors)
             return solver
 
     return AtRates
