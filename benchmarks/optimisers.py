@@ -140,6 +140,8 @@ def reached(course: list[tuple[float, float, float]], psnr: float) -> float | No
 
 def shares(runs: list[Run], aims: list[Run]) -> str:
     """Return the shares of the aims' times at which ``runs`` reached what those had at their end, seed by seed."""
+    if not aims:
+        return "not run"
     by_seed, found = {one["seed"]: one["course"] for one in aims}, []
     for one in runs:
         whole, _, psnr = by_seed.get(one["seed"], by_seed[0])[-1]
