@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kernels.adam_step import BETAS, adam_step
+from recon.solve.schedule import rates_at
 
 
 @dataclass
@@ -22,11 +23,17 @@ class Rule:
         rates: (D,) learning rates by column, at the fit's start.
         decay: factor that the rates have come down to at the fit's end, exponentially.
         limit: largest change of an element in one step.
+        cooldown: share of the fit, its last, in which the rates come down to zero besides.
     """
 
     rates: Tensor
     decay: float = 1.0
     limit: float = float("inf")
+    cooldown: float = 0.0
+
+    def at(self, done: float) -> Tensor:
+        """Return the rates where a share ``done`` of the fit is over."""
+        return rates_at(self.rates, self.decay, self.cooldown, done)
 
 
 class Adam:
@@ -67,7 +74,7 @@ class Adam:
                 self._first[name].view(rows, -1),
                 self._second[name].view(rows, -1),
                 factors,
-                rule.rates * rule.decay**done,
+                rule.at(done),
                 rule.limit if limits is None or name not in limits else limits[name],
             )
 
@@ -86,8 +93,7 @@ class Adam:
             arrays = (self.parameters[name], self._first[name], self._second[name])
             few = [array.index_select(0, rows).view(len(rows), -1) for array in arrays]
             rule = self.rules[name]
-            rates = rule.rates * rule.decay**done
-            adam_step(few[0], gradient.reshape(len(rows), -1), few[1], few[2], factors, rates, rule.limit)
+            adam_step(few[0], gradient.reshape(len(rows), -1), few[1], few[2], factors, rule.at(done), rule.limit)
             for array, values in zip(arrays, few, strict=True):
                 array.index_copy_(0, rows, values.view(len(rows), *array.shape[1:]))
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from kernels.solve_blocks import block_step
+from recon.solve.schedule import rates_at
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class BlockRule:
         momentum: share of the gradient's average that a step keeps.
         noise_memory: share of its square's.
         memory: share of the blocks' average that a new block keeps.
+        cooldown: share of the fit, its last, in which the rates come down to zero besides.
     """
 
     rates: Tensor
@@ -43,6 +45,11 @@ class BlockRule:
     momentum: float = 0.8
     noise_memory: float = 0.999
     memory: float = 0.98
+    cooldown: float = 0.0
+
+    def at(self, done: float) -> Tensor:
+        """Return the rates where a share ``done`` of the fit is over."""
+        return rates_at(self.rates, self.decays, self.cooldown, done)
 
 
 class BlockLM:
@@ -96,7 +103,7 @@ class BlockLM:
             self._square,
             _shares(rule.momentum, self._age, touched),
             _shares(rule.noise_memory, self._age, touched),
-            rule.rates * rule.decays**done,
+            rule.at(done),
             limits,
             rule.overlap,
         )

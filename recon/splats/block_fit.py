@@ -21,9 +21,12 @@ from recon.splats.fit import BLOCKS_EVERY, SCALE_WEIGHT, Fit
 from recon.splats.linear import look
 from recon.splats.model import Splats
 
+COOLDOWN = 0.3
+"""Share of the fit in which the rates come down to zero."""
 GEOMETRY = BlockRule(
     rates=torch.tensor([2.5e-3] * 3 + [0.2] * 3 + [0.08] * 3 + [0.2]),
     decays=torch.tensor([0.05] * 3 + [0.1] * 7),
+    cooldown=COOLDOWN,
 )
 """Mean in units of about the distance to the scene, log scale, rotation in radians, logit."""
 LIMITS = torch.tensor([0.5] * 3 + [0.3] * 3 + [0.6] * 3 + [1.0])
@@ -34,7 +37,7 @@ CONSTANT_RATE, HARMONICS_RATE = 0.08, 8e-3
 def _colors(splats: Splats) -> Adam:
     rates = torch.full((splats.sh.shape[1], 3), HARMONICS_RATE)
     rates[0] = CONSTANT_RATE
-    return Adam({"sh": splats.sh}, {"sh": Rule(rates.flatten(), 0.1, 0.5)})
+    return Adam({"sh": splats.sh}, {"sh": Rule(rates.flatten(), 0.1, 0.5, COOLDOWN)})
 
 
 class BlockSolver:

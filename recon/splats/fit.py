@@ -38,6 +38,8 @@ DENSIFY_EVERY = 100
 VOTING_VIEWS = 10
 BLOCKS_EVERY = 4
 """Steps between two looks at blocks of the curvature, which change more slowly than the gradient."""
+COOLDOWN = 0.4
+"""Share of the fit in which Adam's rates come down to zero."""
 SCALE_WEIGHT = 0.01
 """λ_s: no splat is larger than the photos ask for. The unit is about the distance to the scene."""
 
@@ -196,18 +198,30 @@ class Fit:
         self.optimiser.step(gradients, touched, self.done, limits)
 
     def _densify(self) -> None:
-        first, last = DENSIFY
-        grown = min(1.0, (self.done - first) / (0.75 * (last - first)))
-        budget = max(self.config.splats, self.initial_count)
-        wanted = round(self.initial_count * (budget / self.initial_count) ** grown)
-        order = torch.randperm(len(self.photos), generator=self._generator(2, self.step))[:VOTING_VIEWS]
-        targets = [self.target(int(i)) for i in order]
-        share = shares(self.splats, targets, self.background, self.sh_degree, self.config.antialiased)
+        share = self._votes(self._voters())
         self.unseen = count_unseen(self.unseen, share)
-        splats, origin = redistribute(self.splats, share[:, 0], self.unseen, wanted, self._generator(3, self.step))
+        generator = self._generator(3, self.step)
+        splats, origin = redistribute(self.splats, share[:, 0], self.unseen, self._wanted(), generator)
         self.unseen = torch.where(origin >= 0, self.unseen[origin.clamp(min=0)], 0)
         self.splats = splats
         self.optimiser.replace(splats.tensors(), origin)
+
+    def _wanted(self) -> int:
+        """Return the number of splats that this step's densification is to reach."""
+        first, last = DENSIFY
+        grown = min(1.0, (self.done - first) / (0.75 * (last - first)))
+        budget = max(self.config.splats, self.initial_count)
+        return round(self.initial_count * (budget / self.initial_count) ** grown)
+
+    def _voters(self) -> list[int]:
+        """Return the photos that vote at this step's densification."""
+        order = torch.randperm(len(self.photos), generator=self._generator(2, self.step))
+        return order[:VOTING_VIEWS].tolist()
+
+    def _votes(self, voters: Sequence[int]) -> Tensor:
+        """Return (N, 2) of :func:`recon.splats.density.shares`."""
+        targets = [self.target(i) for i in voters]
+        return shares(self.splats, targets, self.background, self.sh_degree, self.config.antialiased)
 
     def state(self) -> dict[str, Tensor]:
         """Return all tensors of the fit, for a checkpoint; with ``step`` and ``initial_count`` they are all of it."""
@@ -250,9 +264,9 @@ def rules(splats: Splats) -> dict[str, Rule]:
     harmonics = torch.full((splats.sh.shape[1], 3), 4e-3)
     harmonics[0] = 4e-2
     return {
-        "means": Rule(torch.full((3,), 1.5e-3), 0.05),
-        "log_scales": Rule(torch.full((3,), 1e-1), 0.1, 0.3),
-        "quats": Rule(torch.full((4,), 2e-2), 0.1, 0.3),
-        "logits": Rule(torch.full((1,), 1e-1), 0.1, 1.0),
-        "sh": Rule(harmonics.flatten(), 0.1, 0.5),
+        "means": Rule(torch.full((3,), 1.5e-3), 0.15, cooldown=COOLDOWN),
+        "log_scales": Rule(torch.full((3,), 1e-1), 0.3, 0.3, COOLDOWN),
+        "quats": Rule(torch.full((4,), 2e-2), 0.3, 0.3, COOLDOWN),
+        "logits": Rule(torch.full((1,), 1e-1), 0.3, 1.0, COOLDOWN),
+        "sh": Rule(harmonics.flatten(), 0.3, 0.5, COOLDOWN),
     }
