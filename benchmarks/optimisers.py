@@ -1,16 +1,18 @@
 """The race of the splats' optimisers: Adam at two sets of rates, and the Levenberg–Marquardt family.
 
-    python -m benchmarks.optimisers [--captures still_life …] [--steps 500] [--only block-LM …] [--log FILE] [--write]
+    python -m benchmarks.optimisers [--captures still_life …] [--only block-LM …] [--seeds 3] [--log FILE] [--write]
 
 The ``fast`` preset's fit at 400 pixels, with densification and with the splats of the start alone: same start, photos,
-budget and steps for all, but that block-LM also has fits of fewer steps: rates cool down in the last part of a fit, so
-that what a fit is worth is seen at its end, and whether it could have been shorter, by a shorter one. Each run is a
-process of its own, Adam's and block-LM's with three seeds. ``reached`` is the time at which the validation photos were
-matched as well as Adam matched them at its end (looked at every 25th of the fit, which costs no time, and
-interpolated), as a share of Adam's time; ``reached 3DGS'`` is the same of Adam at 3DGS' rates. All settings were chosen
-on validation photos (``benchmarks.splat_rates``); the held-out ones are looked at once, at the end.
+budget and steps for all. Rates, densification and the photos' sizes follow a fit's length, so a fit is worth what it
+has come to at its end, and how long a quality takes is told by fits of several lengths: Adam and block-LM run at all of
+``LENGTHS``, the others, far behind, at the middle one. Between lengths PSNR is interpolated over the logarithm of time.
+``dB at Adam's time`` is what a rival is ahead after the time of Adam's fit of the middle length; ``time to Adam's`` is
+when it has that fit's PSNR, as a share of that fit's time, and ``time to 3DGS'`` the same of Adam at 3DGS' rates.
 
-``--log`` keeps the runs in a file, and what it holds already is not run again. ``--write`` puts the table into
+PSNR is of validation photos, on which all settings were chosen (``benchmarks.splat_rates``); the held-out ones are
+looked at once, at the end of the longest fit. Each fit is a process of its own, on one thread, two at a time.
+
+``--log`` keeps the fits in a file, and what it holds already is not run again. ``--write`` puts the table into
 benchmarks/README.md and draws docs/images/race.svg.
 """
 
@@ -19,10 +21,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import multiprocessing
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from benchmarks.fitting import Start, measure, prepare
+from benchmarks.fitting import measure, prepare
 from benchmarks.memory import peak_bytes
 from benchmarks.splat_rates import CAPTURES
 from benchmarks.tables import machine, print_table, write_section
@@ -42,21 +45,24 @@ from recon.splats.lm_fit import LMFit
 from recon.splats.sampled_fit import SampledFit
 
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "race.svg"
+LENGTHS = (300, 600, 1200)
+MIDDLE = LENGTHS[1]
+"""Steps of a fit."""
 COLUMNS = [
     "capture",
     "splats",
     "optimiser",
     "seeds",
-    "seconds",
-    "training loss",
-    "validation PSNR",
-    "held-out PSNR",
-    "reached",
-    "reached 3DGS'",
+    *(f"{length} steps" for length in LENGTHS),
+    "held-out",
+    "dB at Adam's time",
+    "time to Adam's",
+    "time to 3DGS'",
     "memory MB",
 ]
-LOOKS = 25
-SEEDS = 3
+SIDE = 400
+"""Pixels of the photos' longest side."""
+SPLATS = 50_000
 
 
 class PublishedRates(Fit):
@@ -79,122 +85,145 @@ class PublishedThenLM(LMFit, PublishedRates):
     """3DGS-LM as it was published: Adam at 3DGS' rates before it."""
 
 
-RIVALS: dict[str, tuple[type[Fit], float]] = {
-    "Adam": (Fit, 1),
-    "block-LM": (BlockFit, 1),
-    "block-LM, 70 % of the steps": (BlockFit, 0.7),
-    "block-LM, 50 % of the steps": (BlockFit, 0.5),
-    "Adam, 3DGS' rates": (PublishedRates, 1),
-    "Adam, then LM": (LMFit, 1),
-    "Adam, 3DGS' rates, then LM": (PublishedThenLM, 1),
-    "LM, sampled": (SampledFit, 1),
+RIVALS: dict[str, type[Fit]] = {
+    "Adam": Fit,
+    "block-LM": BlockFit,
+    "Adam, 3DGS' rates": PublishedRates,
+    "Adam, then LM": LMFit,
+    "Adam, 3DGS' rates, then LM": PublishedThenLM,
+    "LM, sampled": SampledFit,
 }
-"""The fit and its share of the steps."""
-CLOSE = tuple(RIVALS)[:4]
-"""Those that run with all seeds."""
-Run = dict[str, Any]
+CLOSE = ("Adam", "block-LM")
+"""Those that run at all lengths and, with densification, with all seeds."""
+Key = tuple[str, bool, str, int, int]
+"""Capture, whether splats come and go, optimiser, steps, seed."""
 
 
-def race(start: Start, kind: type[Fit]) -> tuple[Fit, list[tuple[float, float, float]]]:
-    """Return the fitted model and (seconds, training loss, validation PSNR) along its way."""
-    model, spent, losses = start.fit(kind), 0.0, []
-    course: list[tuple[float, float, float]] = []
-    steps, every = model.run(), max(1, start.config.steps // LOOKS)
-    while model.step < start.config.steps:
-        before, begun = model.step, time.perf_counter()
-        losses.append(next(steps).loss)
-        spent += time.perf_counter() - begun
-        if model.step // every > before // every:
-            loss = float(np.mean(losses[-len(start.photos) :]))
-            course.append((round(spent, 2), loss, measure(model, start.validation)["psnr"]))
-    return model, course
-
-
-def run(capture: str, grows: bool, name: str, seed: int, chosen: dict[str, int]) -> Run:
-    """Return one rival's run, measured in this process alone."""
-    kind, share = RIVALS[name]
-    own = {"seed": seed, "steps": round(share * chosen["steps"])}
-    config = SplatsConfig(**{**SplatsConfig.presets["fast"], **chosen, **own})
+def run(key: Key) -> dict[str, Any]:
+    """Return one fit's figures, measured in this process alone."""
+    torch.set_num_threads(1)
+    capture, grows, name, steps, seed = key
+    chosen = {"max_side": SIDE, "steps": steps, "splats": SPLATS, "seed": seed}
+    config = SplatsConfig(**{**SplatsConfig.presets["fast"], **chosen})
     with tempfile.TemporaryDirectory() as folder:
         start = prepare(CAPTURES[capture], config, Path(folder))
+    kind = RIVALS[name]
     if not grows:
         kind = type(kind.__name__, (kind,), {"_densify": lambda self: None})
-    model, course = race(start, kind)
+    model, begun = start.fit(kind), time.perf_counter()
+    losses = [progress.loss for progress in model.run()]
+    seconds = time.perf_counter() - begun
     return {
-        "capture": capture,
-        "grows": grows,
-        "optimiser": name,
-        "seed": seed,
+        "key": key,
+        "seconds": round(seconds, 2),
+        "loss": float(np.mean(losses[-len(start.photos) :])),
         "count": len(model.splats),
+        "psnr": measure(model, start.validation)["psnr"],
         "held-out": measure(model, start.held_out)["psnr"],
         "memory": peak_bytes() >> 20,
-        "course": course,
     }
 
 
-def reached(course: list[tuple[float, float, float]], psnr: float) -> float | None:
-    """Return the seconds at which a course first reaches ``psnr``, None if it does not."""
-    before = (0.0, 0.0, -np.inf)
-    for look in course:
-        if look[2] >= psnr:
-            share = 1.0 if not np.isfinite(before[2]) else (psnr - before[2]) / (look[2] - before[2])
-            return before[0] + share * (look[0] - before[0])
-        before = look
+def wanted(captures: list[str], names: list[str], seeds: int) -> list[Key]:
+    """Return all fits of the race, those first that say most."""
+    found = []
+    for seed, grows, name, capture in itertools.product(range(seeds), (True, False), RIVALS, captures):
+        if name in names and (seed == 0 or (grows and name in CLOSE)):
+            found += [(capture, grows, name, steps, seed) for steps in (LENGTHS if name in CLOSE else (MIDDLE,))]
+    return found
+
+
+Fits = dict[Key, dict[str, Any]]
+Course = list[tuple[float, float]]
+"""(Seconds, PSNR) of fits of all lengths, the shortest first."""
+
+
+def course(fits: Fits, capture: str, grows: bool, name: str, seed: int) -> Course:
+    """Return a rival's fits that there are."""
+    keys = [(capture, grows, name, steps, seed) for steps in LENGTHS]
+    return [(fits[key]["seconds"], fits[key]["psnr"]) for key in keys if key in fits]
+
+
+def ahead(own: Course, seconds: float, psnr: float) -> float | None:
+    """Return by how many dB a course is ahead after so many seconds, None where that is beyond its fits."""
+    times, values = zip(*own, strict=True)
+    if not times[0] <= seconds <= times[-1]:
+        return None
+    return float(np.interp(math.log(seconds), np.log(times), values)) - psnr
+
+
+def reached(own: Course, psnr: float) -> float | None:
+    """Return the seconds after which a course has ``psnr``, None where none of its fits has."""
+    if own[0][1] >= psnr:
+        return own[0][0]
+    for (early, low), (late, high) in itertools.pairwise(own):
+        if high >= psnr:
+            return early * (late / early) ** ((psnr - low) / (high - low))
     return None
 
 
-def shares(runs: list[Run], aims: list[Run]) -> str:
-    """Return the shares of the aims' times at which ``runs`` reached what those had at their end, seed by seed."""
-    if not aims:
-        return "not run"
-    by_seed, found = {one["seed"]: one["course"] for one in aims}, []
-    for one in runs:
-        whole, _, psnr = by_seed.get(one["seed"], by_seed[0])[-1]
-        when = reached(one["course"], psnr)
-        if when is not None:
-            found.append(when / whole)
-    return mean(found, 2) if len(found) == len(runs) else f"{len(found)} of {len(runs)}" if found else "no"
-
-
-def mean(values: list[float], digits: int) -> str:
+def mean(values: list[float], digits: int, sign: str = "") -> str:
     """Return the mean and half the range."""
     spread = f" ± {(max(values) - min(values)) / 2:.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{spread}"
+    return f"{np.mean(values):{sign}.{digits}f}{spread}"
 
 
-def row(runs: list[Run], alike: list[Run]) -> list[Any]:
-    """Return a table's row of one rival's ``runs``, beside those of all rivals ``alike``."""
-    first, ends = runs[0], [one["course"][-1] for one in runs]
+def row(fits: Fits, capture: str, grows: bool, name: str) -> list[Any] | None:
+    """Return a rival's row of the table, None if it has not run."""
+    seeds = [seed for seed in range(10) if course(fits, capture, grows, name, seed)]
+    if not seeds:
+        return None
+    cells = []
+    for steps in LENGTHS:
+        own = [fits[key] for seed in seeds if (key := (capture, grows, name, steps, seed)) in fits]
+        seconds, values = [one["seconds"] for one in own], [one["psnr"] for one in own]
+        cells.append(f"{mean(values, 2)} dB, {np.mean(seconds):.0f} s" if own else "")
+    last = [
+        next(fits[key] for steps in LENGTHS[::-1] if (key := (capture, grows, name, steps, s)) in fits) for s in seeds
+    ]
+    gains, times = [], {"Adam": [], "Adam, 3DGS' rates": []}
+    for seed in seeds:
+        own = course(fits, capture, grows, name, seed)
+        for rival, into in times.items():
+            key = (capture, grows, rival, MIDDLE, seed if rival in CLOSE else 0)
+            if key in fits:
+                aim = fits[key]
+                when = reached(own, aim["psnr"])
+                into.append(None if when is None else when / aim["seconds"])
+        aim = fits[(capture, grows, "Adam", MIDDLE, seed)]
+        gains.append(ahead(own, aim["seconds"], aim["psnr"]))
     return [
-        first["capture"],
-        f"to {first['count']}" if first["grows"] else first["count"],
-        first["optimiser"],
-        len(runs),
-        mean([end[0] for end in ends], 1),
-        mean([end[1] for end in ends], 4),
-        mean([end[2] for end in ends], 2),
-        mean([one["held-out"] for one in runs], 2),
-        *(shares(runs, [one for one in alike if one["optimiser"] == name]) for name in ("Adam", "Adam, 3DGS' rates")),
-        max(one["memory"] for one in runs),
+        capture,
+        f"to {last[0]['count']}" if grows else last[0]["count"],
+        name,
+        len(seeds),
+        *cells,
+        mean([one["held-out"] for one in last], 2),
+        of_all(gains, "+"),
+        *(of_all(found) for found in times.values()),
+        max(one["memory"] for one in last),
     ]
 
 
-def draw(runs: list[Run]) -> None:
-    """Draw validation PSNR over seconds, a panel a capture and kind of fit, the first seed of each rival."""
+def of_all(found: list[float | None], sign: str = "") -> str:
+    """Return the mean of what all seeds have found, or "no" where one has not."""
+    values = [value for value in found if value is not None]
+    return mean(values, 2, sign) if found and len(values) == len(found) else "no"
+
+
+def draw(fits: Fits, captures: list[str]) -> None:
+    """Draw PSNR at the end of fits over their seconds, a panel a capture and kind of fit, the first seed."""
     plt.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "race"}  # text as text, the same file each time
-    captures = list(dict.fromkeys(one["capture"] for one in runs))
-    panels = list(itertools.product((True, False), captures))
     figure, axes = plt.subplots(2, len(captures), figsize=(12, 7.5), squeeze=False, sharey="col")
-    for (grows, capture), axis in zip(panels, axes.flat, strict=True):
+    for (grows, capture), axis in zip(itertools.product((True, False), captures), axes.flat, strict=True):
         for index, name in enumerate(RIVALS):
-            for one in runs:
-                if (one["grows"], one["capture"], one["optimiser"], one["seed"]) == (grows, capture, name, 0):
-                    seconds, _, psnr = zip(*one["course"], strict=True)
-                    axis.plot(seconds, psnr, color=f"C{index}", label=name, linewidth=2 if name in CLOSE else 1)
-        axis.set(title=f"{capture}, {'with densification' if grows else 'the same splats'}", xlabel="seconds")
-        axis.grid(alpha=0.3)
+            if own := course(fits, capture, grows, name, 0):
+                axis.plot(*zip(*own, strict=True), "o-", color=f"C{index}", label=name, markersize=5)
+        axis.set(title=f"{capture}, {'with densification' if grows else 'the same splats'}", xlabel="seconds of a fit")
+        axis.set_xscale("log")
+        axis.grid(alpha=0.3, which="both")
     for axis in axes[:, 0]:
-        axis.set_ylabel("validation PSNR, dB")
+        axis.set_ylabel("validation PSNR at its end, dB")
     axes.flat[0].legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(PLOT, metadata={"Date": None})
@@ -203,40 +232,29 @@ def draw(runs: list[Run]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captures", nargs="+", choices=CAPTURES, default=list(CAPTURES))
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--side", type=int, default=400, help="pixels of the photos' longest side")
-    parser.add_argument("--splats", type=int, default=50_000)
     parser.add_argument("--only", nargs="+", choices=RIVALS, default=list(RIVALS), help="beside Adam")
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--log", type=Path)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    chosen = {"max_side": arguments.side, "steps": arguments.steps, "splats": arguments.splats}
     log: Path | None = arguments.log
-    runs: list[Run] = [] if log is None or not log.exists() else list(map(json.loads, log.read_text().splitlines()))
-    known = {(one["capture"], one["grows"], one["optimiser"], one["seed"]) for one in runs}
-    for seed, capture, grows, name in itertools.product(range(SEEDS), arguments.captures, (True, False), RIVALS):
-        unwanted = name != "Adam" and (name not in arguments.only or (seed > 0 and name not in CLOSE))
-        if unwanted or (capture, grows, name, seed) in known:
-            continue
-        # A process a run, for its peak of memory.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            one = process.submit(run, capture, grows, name, seed, chosen).result()
-        runs.append(one)
-        print(json.dumps({**one, "course": one["course"][-1]}), flush=True)
-        if log is not None:
-            with log.open("a") as file:
-                file.write(json.dumps(one) + "\n")
-    rows = []
-    for capture, grows, name in itertools.product(arguments.captures, (True, False), RIVALS):
-        alike = [one for one in runs if (one["capture"], one["grows"]) == (capture, grows)]
-        own = [one for one in alike if one["optimiser"] == name]
-        if own:
-            rows.append(row(own, alike))
+    lines = log.read_text().splitlines() if log is not None and log.exists() else []
+    fits: Fits = {tuple(one["key"]): one for one in map(json.loads, lines)}
+    missing = [key for key in wanted(arguments.captures, ["Adam", *arguments.only], arguments.seeds) if key not in fits]
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        for future in as_completed([pool.submit(run, key) for key in missing]):
+            one = future.result()
+            fits[one["key"]] = one
+            print(json.dumps(one), flush=True)
+            if log is not None:
+                with log.open("a") as file:
+                    file.write(json.dumps(one) + "\n")
+    panels = itertools.product(arguments.captures, (True, False), RIVALS)
+    rows = [found for panel in panels if (found := row(fits, *panel)) is not None]
     print_table(COLUMNS, rows)
     if arguments.write:
-        what = f"{arguments.steps} steps, {arguments.side} pixels, at most {arguments.splats} splats"
-        write_section("optimisers", f"{machine()}; {what}", COLUMNS, rows)
-        draw(runs)
+        write_section("optimisers", f"{machine()}; {SIDE} pixels, at most {SPLATS} splats", COLUMNS, rows)
+        draw(fits, arguments.captures)
 
 
 if __name__ == "__main__":
