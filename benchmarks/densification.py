@@ -24,7 +24,7 @@ from benchmarks.tables import machine, print_table, write_section
 from kernels.geometry import rotation_matrices
 from recon.splats.config import SplatsConfig
 from recon.splats.density import FAINTEST
-from recon.splats.fit import DENSIFY, Fit
+from recon.splats.fit import Fit
 from recon.splats.model import Splats
 
 COLUMNS = ["capture", "density control", "steps", "seconds", "splats", "validation PSNR", "SSIM"]
@@ -47,10 +47,7 @@ class Relocation(Fit):
     """The same fit with 3DGS-MCMC's density control."""
 
     def _densify(self) -> None:
-        first, last = DENSIFY
-        grown = min(1.0, (self.done - first) / (0.75 * (last - first)))
-        wanted = round(self.initial_count * (max(self.config.splats, self.initial_count) / self.initial_count) ** grown)
-        splats, generator = self.splats, self._generator(3, self.step)
+        splats, generator, wanted = self.splats, self._generator(3, self.step), self._wanted()
         alive = torch.nonzero(splats.opacities >= FAINTEST)[:, 0]
         extra = wanted - len(alive)
         if extra <= 0:

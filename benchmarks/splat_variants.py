@@ -1,6 +1,6 @@
 """What Turbo-GS and MVGS add to the pipeline's fit: one change at a time, at the ``fast`` preset's length.
 
-    python -m benchmarks.splat_variants [--captures still_life …] [--only "budget t^0.5" …] [--write]
+    python -m benchmarks.splat_variants [--captures still_life …] [--only "budget t^0.5" …] [--log FILE] [--write]
 
 Turbo-GS (Dai et al. 2024): a splat budget by a power law, N + (t^α − 1) / (100^α − 1) (M − N), t from 1 to 100;
 splitting by the gradient of the colours; dilated rendering, every second pixel of every second row, at random offsets.
@@ -9,7 +9,8 @@ several photos cross.
 
 Two fits at a time, on one thread each; ``gain`` is over the pipeline's own fit, on validation photos, the mean of all
 captures, and ``time`` the share of its processor time. With several photos a step a fit has as many times fewer steps,
-and densifies as many times as often, so that each sees the same photos.
+and densifies as many times as often, so that each sees the same photos. ``--log`` keeps the fits in a file, and what it
+holds already is not run again.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class ByColor(BlockFit):
 
     def _votes(self, voters: Sequence[int]) -> Tensor:
         votes = super()._votes(voters)
-        if self.step // DENSIFY_EVERY % self.every == 0:
+        if self.step // DENSIFY_EVERY % self.every == 1 % self.every:
             gradients = [look(self, self.splats, i).gradients.colors[:, 0].norm(dim=1) for i in voters]
             votes[:, 0] = torch.stack(gradients).sum(0)
         return votes
@@ -214,17 +215,23 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--side", type=int, default=400, help="pixels of the photos' longest side")
     parser.add_argument("--splats", type=int, default=50_000)
+    parser.add_argument("--log", type=Path)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     chosen = {"max_side": arguments.side, "steps": arguments.steps, "splats": arguments.splats}
     names = [name for name in VARIANTS if name == OWN or name in arguments.only]
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    log: Path | None = arguments.log
+    lines = log.read_text().splitlines() if log is not None and log.exists() else []
+    found = {(one["variant"], one["capture"]): one for one in map(json.loads, lines)}
+    missing = [key for key in itertools.product(names, arguments.captures) if key not in found]
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        pending = [pool.submit(run, name, one, chosen) for name, one in itertools.product(names, arguments.captures)]
-        for future in as_completed(pending):
+        for future in as_completed([pool.submit(run, *key, chosen) for key in missing]):
             one = future.result()
             found[one["variant"], one["capture"]] = one
             print(json.dumps(one), flush=True)
+            if log is not None:
+                with log.open("a") as file:
+                    file.write(json.dumps(one) + "\n")
     columns = ["variant", *arguments.captures, "gain", "time"]
     rows = [row(name, arguments.captures, found) for name in names]
     print_table(columns, rows)
