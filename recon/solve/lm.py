@@ -27,7 +27,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from recon.solve.pcg import PIECE, dot, pcg
+from recon.solve.pcg import dot, pcg
 
 State = TypeVar("State")
 
@@ -234,8 +234,5 @@ class LM:
 
 def _cosine(gradient: Tensor, diagonal: Tensor, cost: float) -> float:
     """Return the largest |gᵢ| / (√diagonalᵢ √(2 cost)); 0 for a cost of 0."""
-    steepest = 0.0
-    for g, d in zip(gradient.split(PIECE), diagonal.split(PIECE), strict=True):
-        steep = torch.where(d > 0, g.double().abs() / d.double().clamp(min=1e-300).sqrt(), 0)
-        steepest = max(steepest, float(steep.max()))
-    return steepest / math.sqrt(2 * cost) if cost > 0 else 0.0
+    steep = torch.where(diagonal > 0, gradient.double().abs() / diagonal.double().clamp(min=1e-300).sqrt(), 0)
+    return float(steep.max()) / math.sqrt(2 * cost) if cost > 0 else 0.0

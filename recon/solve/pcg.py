@@ -22,8 +22,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PIECE = 1 << 20
-"""Elements that are widened to float64 at a time: all at once would be the most memory of a solve."""
 _LOST, _WRONG = 10, 100  # units in the last place of the largest curvature met: the end, and a failure where negative
 
 
@@ -102,7 +100,7 @@ def pcg(
 
 def dot(a: Tensor, b: Tensor) -> float:
     """Return aᵀb of (n,) each, in float64."""
-    return sum(float((x.double() * y).sum()) for x, y in zip(a.split(PIECE), b.split(PIECE), strict=True))
+    return float((a.double() * b).sum())
 
 
 def _force(residual: Tensor, aligned: Tensor) -> float:

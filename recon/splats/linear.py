@@ -92,10 +92,7 @@ class NormalEquations:
             self._blocks += blocks.geometry
             self._colors += blocks.colors
             held += seen.jacobian.held_bytes
-            if held <= HELD_BYTES:
-                self._views.append((index, seen.jacobian, weights))
-            else:  # W is a choice, of which three digits are enough
-                self._views.append((index, None, weights.bfloat16()))
+            self._views.append((index, seen.jacobian if held <= HELD_BYTES else None, weights))
             self.loss += share * seen.loss
         pull = SCALE_WEIGHT * splats.scales / splats.log_scales.numel()  # gradient and curvature alike
         gradient[:, 3:6] += pull
@@ -111,8 +108,7 @@ class NormalEquations:
         to_geometry[:, 3:6] = self._pull * geometry[:, 3:6]
         for index, jacobian, weights in self._views:
             self._fit.check()
-            jacobian = jacobian or self._fit.jacobian(self._splats, index)
-            found = jacobian.gauss_newton(geometry, colors, None, weights.float())
+            found = (jacobian or self._fit.jacobian(self._splats, index)).gauss_newton(geometry, colors, None, weights)
             to_geometry += found.geometry
             to_colors += found.colors
         return torch.cat([to_geometry.flatten(), to_colors.flatten()])
