@@ -1,6 +1,6 @@
 """What a splat's block of Jᵀ W J gains by its colour: 13 × 13 with colour, or 10 × 10 and the colour's diagonal.
 
-    python -m benchmarks.color_coupling [--splats 150] [--steps 12] [--write]
+    python -m benchmarks.color_coupling [--splats 100] [--steps 10] [--write]
 
 A small scene of random splats, seen by three cameras, is found again from a disturbed start, by steps
 Δ = −(κ H + μ diag H)⁻¹ Jᵀ r with the whole Jacobian at hand, so that nothing but H differs: the diagonal, the two kinds
@@ -23,7 +23,7 @@ OWN = UNKNOWNS + 3
 """A splat's unknowns with its colour."""
 SIZE = 48
 DAMPING = 1e-3
-OVERLAPS = (1.0, 2.0, 4.0, 8.0, 16.0)
+OVERLAPS = (2.0, 4.0, 8.0, 16.0, 32.0)
 """κ."""
 DISTURBANCE = (0.05, 0.3, 0.3, 0.5, 0.3)
 """Of mean, log scale, quaternion, logit and colour: standard deviations, seldom more than half a splat."""
@@ -114,8 +114,8 @@ def course(start: Splats, photos: list[Tensor], keeps: Tensor, overlap: float, s
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--splats", type=int, default=150)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--splats", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     generator = torch.Generator().manual_seed(0)

@@ -12,10 +12,11 @@ from recon.mesh.repair import clean
 
 
 def decimate(mesh: Mesh, faces: int) -> Mesh:
-    """Return the mesh with about ``faces`` triangles or fewer; unchanged if it has no more than that already.
+    """Return the mesh with at most ``faces`` triangles; unchanged if it has no more than that already.
 
-    Vertex colours are those of the nearest vertex before; a texture is lost (:func:`~recon.mesh.transfer.transfer`
-    makes a new one). A watertight mesh stays watertight.
+    More are left where borders forbid it: a mesh riddled with holes keeps their rims. A watertight mesh stays
+    watertight. Vertex colours are those of the nearest vertex before; a texture is lost
+    (:func:`~recon.mesh.transfer.transfer` makes a new one).
 
     Raises:
         InputError: fewer than 4 triangles are asked for (code ``"bad-faces"``), or the mesh is unusable.
@@ -26,7 +27,10 @@ def decimate(mesh: Mesh, faces: int) -> Mesh:
     mesh.check()
     if len(mesh.faces) <= faces:
         return mesh
-    vertices, triangles = fast_simplification.simplify(mesh.vertices, mesh.faces, target_count=faces)
+    vertices, triangles, before = mesh.vertices, mesh.faces, len(mesh.faces) + 1
+    while faces < len(triangles) < before:  # near borders one pass may end a little above what it is asked for
+        before = len(triangles)
+        vertices, triangles = fast_simplification.simplify(vertices, triangles, target_count=faces)
     colours = None
     if mesh.colours is not None:
         colours = mesh.colours[cKDTree(mesh.vertices).query(vertices)[1]]

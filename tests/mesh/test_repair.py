@@ -169,6 +169,16 @@ def test_repair_of_everything_at_once():
     assert s.volume == pytest.approx(4 / 3 * np.pi, rel=0.01)
 
 
+def test_decimate_keeps_to_its_number_beside_borders():
+    """One pass over this one stops at half as many again."""
+    rng = np.random.default_rng(0)
+    pieces = [sphere(4, 0.05, (k, 0, 0)) for k in range(4)]
+    whole = both(both(pieces[0], pieces[1]), both(pieces[2], pieces[3]))
+    torn = Mesh(whole.vertices, whole.faces[rng.random(len(whole.faces)) > 0.05], None)
+    wanted = len(torn.faces) // 20
+    assert 0.9 * wanted < len(decimate(torn, wanted).faces) <= wanted
+
+
 @pytest.mark.parametrize("colours", [False, True])
 def test_decimate(colours):
     ball = sphere(5, colours=colours)
