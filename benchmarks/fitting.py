@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,3 +79,25 @@ def measure(model: Fit, photos: list[TrainingPhoto]) -> dict[str, float]:
         rows.append((psnr(image, target.rgb), ssim(image, target.rgb)))
     means = np.mean(rows, axis=0)
     return {"psnr": round(float(means[0]), 3), "ssim": round(float(means[1]), 4)}
+
+
+def run_fits(run: Callable[..., dict[str, Any]], calls: Sequence[tuple[Any, ...]], log: Path | None) -> list[Any]:
+    """Return ``run(*call)`` of each call, each in a process of its own, two at a time.
+
+    Prints each as it comes, as a JSON line of the call and what it gave; ``log`` keeps these lines, and a call that it
+    has is not run again.
+    """
+    lines = log.read_text().splitlines() if log is not None and log.exists() else []
+    found = {json.dumps(call): result for call, result in map(json.loads, lines)}
+    missing = [call for call in calls if json.dumps(call) not in found]
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        pending = {pool.submit(run, *call): call for call in missing}
+        for future in as_completed(pending):
+            call, result = pending[future], future.result()
+            found[json.dumps(call)] = result
+            line = json.dumps([call, result])
+            print(line, flush=True)
+            if log is not None:
+                with log.open("a") as file:
+                    file.write(line + "\n")
+    return [found[json.dumps(call)] for call in calls]

@@ -7,10 +7,12 @@ budget and steps for all. Rates, densification and the photos' sizes follow a fi
 has come to at its end, and how long a quality takes is told by fits of several lengths: Adam and block-LM run at all of
 ``LENGTHS``, the others, far behind, at the middle one. Between lengths PSNR is interpolated over the logarithm of time.
 ``dB at Adam's time`` is what a rival is ahead after the time of Adam's fit of the middle length; ``time to Adam's`` is
-when it has that fit's PSNR, as a share of that fit's time, and ``time to 3DGS'`` the same of Adam at 3DGS' rates.
+when it has that fit's PSNR, as a share of that fit's time, and ``time to 3DGS'`` the same of Adam at 3DGS' rates: "no"
+where no fit has it, "≤" where the shortest has it already.
 
 PSNR is of validation photos, on which all settings were chosen (``benchmarks.splat_rates``); the held-out ones are
-looked at once, at the end of the longest fit. Each fit is a process of its own, on one thread, two at a time.
+looked at once, at the end of the longest fit, whose loss over the last steps, as many as photos, is shown, too. Each
+fit is a process of its own, on one thread, two at a time.
 
 ``--log`` keeps the fits in a file, and what it holds already is not run again. ``--write`` puts the table into
 benchmarks/README.md and draws docs/images/race.svg.
@@ -20,12 +22,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import math
-import multiprocessing
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from benchmarks.fitting import measure, prepare
+from benchmarks.fitting import measure, prepare, run_fits
 from benchmarks.memory import peak_bytes
 from benchmarks.splat_rates import CAPTURES
 from benchmarks.tables import machine, print_table, write_section
@@ -55,6 +54,7 @@ COLUMNS = [
     "seeds",
     *(f"{length} steps" for length in LENGTHS),
     "held-out",
+    "training loss",
     "dB at Adam's time",
     "time to Adam's",
     "time to 3DGS'",
@@ -99,10 +99,9 @@ Key = tuple[str, bool, str, int, int]
 """Capture, whether splats come and go, optimiser, steps, seed."""
 
 
-def run(key: Key) -> dict[str, Any]:
+def run(capture: str, grows: bool, name: str, steps: int, seed: int) -> dict[str, Any]:
     """Return one fit's figures, measured in this process alone."""
     torch.set_num_threads(1)
-    capture, grows, name, steps, seed = key
     chosen = {"max_side": SIDE, "steps": steps, "splats": SPLATS, "seed": seed}
     config = SplatsConfig(**{**SplatsConfig.presets["fast"], **chosen})
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +113,6 @@ def run(key: Key) -> dict[str, Any]:
     losses = [progress.loss for progress in model.run()]
     seconds = time.perf_counter() - begun
     return {
-        "key": key,
         "seconds": round(seconds, 2),
         "loss": float(np.mean(losses[-len(start.photos) :])),
         "count": len(model.splats),
@@ -170,7 +168,7 @@ def mean(values: list[float], digits: int, sign: str = "") -> str:
 
 def row(fits: Fits, capture: str, grows: bool, name: str) -> list[Any] | None:
     """Return a rival's row of the table, None if it has not run."""
-    seeds = [seed for seed in range(10) if course(fits, capture, grows, name, seed)]
+    seeds = sorted({key[4] for key in fits if key[:3] == (capture, grows, name)})
     if not seeds:
         return None
     cells = []
@@ -181,7 +179,9 @@ def row(fits: Fits, capture: str, grows: bool, name: str) -> list[Any] | None:
     last = [
         next(fits[key] for steps in LENGTHS[::-1] if (key := (capture, grows, name, steps, s)) in fits) for s in seeds
     ]
-    gains, times = [], {"Adam": [], "Adam, 3DGS' rates": []}
+    gains: list[float | None] = []
+    times: dict[str, list[float | None]] = {"Adam": [], "Adam, 3DGS' rates": []}
+    at_once = dict.fromkeys(times, False)
     for seed in seeds:
         own = course(fits, capture, grows, name, seed)
         for rival, into in times.items():
@@ -189,6 +189,7 @@ def row(fits: Fits, capture: str, grows: bool, name: str) -> list[Any] | None:
             if key in fits:
                 aim = fits[key]
                 when = reached(own, aim["psnr"])
+                at_once[rival] |= when == own[0][0] and name != rival
                 into.append(None if when is None else when / aim["seconds"])
         aim = fits[(capture, grows, "Adam", MIDDLE, seed)]
         gains.append(ahead(own, aim["seconds"], aim["psnr"]))
@@ -199,16 +200,17 @@ def row(fits: Fits, capture: str, grows: bool, name: str) -> list[Any] | None:
         len(seeds),
         *cells,
         mean([one["held-out"] for one in last], 2),
-        of_all(gains, "+"),
-        *(of_all(found) for found in times.values()),
+        mean([one["loss"] for one in last], 4),
+        of_all(gains, "", sign="+"),
+        *(f"{'≤ ' if at_once[rival] else ''}{of_all(found, 'no')}" for rival, found in times.items()),
         max(one["memory"] for one in last),
     ]
 
 
-def of_all(found: list[float | None], sign: str = "") -> str:
-    """Return the mean of what all seeds have found, or "no" where one has not."""
+def of_all(found: list[float | None], none: str, sign: str = "") -> str:
+    """Return the mean of what all seeds have found, or ``none`` where one has not."""
     values = [value for value in found if value is not None]
-    return mean(values, 2, sign) if found and len(values) == len(found) else "no"
+    return mean(values, 2, sign) if found and len(values) == len(found) else none
 
 
 def draw(fits: Fits, captures: list[str]) -> None:
@@ -221,11 +223,13 @@ def draw(fits: Fits, captures: list[str]) -> None:
                 axis.plot(*zip(*own, strict=True), "o-", color=f"C{index}", label=name, markersize=5)
         axis.set(title=f"{capture}, {'with densification' if grows else 'the same splats'}", xlabel="seconds of a fit")
         axis.set_xscale("log")
-        axis.grid(alpha=0.3, which="both")
+        axis.set_xticks([20, 50, 100], ["20", "50", "100"])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
     for axis in axes[:, 0]:
         axis.set_ylabel("validation PSNR at its end, dB")
-    axes.flat[0].legend(fontsize=8)
-    figure.tight_layout()
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="lower center", ncols=len(RIVALS), fontsize=9)
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(PLOT, metadata={"Date": None})
 
 
@@ -237,18 +241,8 @@ def main() -> None:
     parser.add_argument("--log", type=Path)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    log: Path | None = arguments.log
-    lines = log.read_text().splitlines() if log is not None and log.exists() else []
-    fits: Fits = {tuple(one["key"]): one for one in map(json.loads, lines)}
-    missing = [key for key in wanted(arguments.captures, ["Adam", *arguments.only], arguments.seeds) if key not in fits]
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        for future in as_completed([pool.submit(run, key) for key in missing]):
-            one = future.result()
-            fits[one["key"]] = one
-            print(json.dumps(one), flush=True)
-            if log is not None:
-                with log.open("a") as file:
-                    file.write(json.dumps(one) + "\n")
+    keys = wanted(arguments.captures, ["Adam", *arguments.only], arguments.seeds)
+    fits: Fits = dict(zip(keys, run_fits(run, keys, arguments.log), strict=True))
     panels = itertools.product(arguments.captures, (True, False), RIVALS)
     rows = [found for panel in panels if (found := row(fits, *panel)) is not None]
     print_table(COLUMNS, rows)

@@ -1,4 +1,4 @@
-"""What Turbo-GS and MVGS add to the pipeline's fit: one change at a time, at the ``fast`` preset's length.
+"""What Turbo-GS and MVGS add to the pipeline's fit: one change at a time.
 
     python -m benchmarks.splat_variants [--captures still_life …] [--only "budget t^0.5" …] [--log FILE] [--write]
 
@@ -17,12 +17,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import multiprocessing
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,14 +28,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.fitting import measure, prepare
+from benchmarks.fitting import measure, prepare, run_fits
 from benchmarks.splat_rates import CAPTURES
 from benchmarks.tables import machine, print_table, write_section
 from kernels.splat_jacobian import SplatJacobian
 from recon.splats import fit as fitting
 from recon.splats.block_fit import BlockFit
 from recon.splats.config import SplatsConfig
-from recon.splats.fit import DENSIFY, DENSIFY_EVERY, Fit
+from recon.splats.fit import DENSIFY_EVERY, Fit
 from recon.splats.linear import look
 from recon.splats.model import Splats
 from recon.splats.photos import Target
@@ -61,11 +58,9 @@ class PowerLaw(BlockFit):
     power: float = 0.5
 
     def _wanted(self) -> int:
-        first, last = DENSIFY
-        t = 1 + 99 * min(1.0, (self.done - first) / (0.75 * (last - first)))
-        budget = max(self.config.splats, self.initial_count)
+        t = 1 + 99 * self._grown
         share = (t**self.power - 1) / (100**self.power - 1)
-        return round(self.initial_count + share * (budget - self.initial_count))
+        return round(self.initial_count + share * (self._budget - self.initial_count))
 
 
 @dataclass
@@ -140,25 +135,10 @@ class Dilated(BlockFit):
         K[:2] /= 2
         return Target(image, mask, Pose(whole.pose.viewmat, K, image.shape[1], image.shape[0]))
 
-    def jacobian(self, splats: Splats, index: int) -> SplatJacobian:
-        if not self._dilates:
-            return super().jacobian(splats, index)
-        target = self.target(index)
-        return SplatJacobian(
-            splats.means,
-            splats.quats,
-            splats.scales,
-            splats.opacities,
-            splats.sh,
-            target.pose.viewmat,
-            target.pose.K,
-            target.pose.width,
-            target.pose.height,
-            sh_degree=self.sh_degree,
-            eps2d=EPS2D,
-            background=self.background,
-            mask=target.mask,
-        )
+    def jacobian(self, splats: Splats, index: int, **options: Any) -> SplatJacobian:
+        if self._dilates:
+            options |= {"eps2d": EPS2D}
+        return super().jacobian(splats, index, **options)
 
     @property
     def _dilates(self) -> bool:
@@ -192,12 +172,7 @@ def run(name: str, capture: str, chosen: dict[str, int]) -> dict[str, Any]:
     for _ in model.run():
         pass
     seconds = time.process_time() - begun
-    return {
-        "variant": name,
-        "capture": capture,
-        "seconds": round(seconds, 1),
-        "psnr": measure(model, start.validation)["psnr"],
-    }
+    return {"seconds": round(seconds, 1), "psnr": measure(model, start.validation)["psnr"]}
 
 
 def row(name: str, captures: list[str], found: dict[tuple[str, str], dict[str, Any]]) -> list[Any]:
@@ -220,20 +195,11 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = {"max_side": arguments.side, "steps": arguments.steps, "splats": arguments.splats}
     names = [name for name in VARIANTS if name == OWN or name in arguments.only]
-    log: Path | None = arguments.log
-    lines = log.read_text().splitlines() if log is not None and log.exists() else []
-    found = {(one["variant"], one["capture"]): one for one in map(json.loads, lines)}
-    missing = [key for key in itertools.product(names, arguments.captures) if key not in found]
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        for future in as_completed([pool.submit(run, *key, chosen) for key in missing]):
-            one = future.result()
-            found[one["variant"], one["capture"]] = one
-            print(json.dumps(one), flush=True)
-            if log is not None:
-                with log.open("a") as file:
-                    file.write(json.dumps(one) + "\n")
+    keys = list(itertools.product(names, arguments.captures))
+    found = run_fits(run, [(*key, chosen) for key in keys], arguments.log)
     columns = ["variant", *arguments.captures, "gain", "time"]
-    rows = [row(name, arguments.captures, found) for name in names]
+    by_key = dict(zip(keys, found, strict=True))
+    rows = [row(name, arguments.captures, by_key) for name in names]
     print_table(columns, rows)
     if arguments.write:
         what = f"{arguments.steps} steps, {arguments.side} pixels, at most {arguments.splats} splats"

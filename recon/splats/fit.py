@@ -116,8 +116,8 @@ class Fit:
         """Return photo ``index`` at this step's size."""
         return self.photos[index].levels[self.level]
 
-    def jacobian(self, splats: Splats, index: int) -> SplatJacobian:
-        """Return photo ``index`` as ``splats`` show it at this step, with its Jacobian."""
+    def jacobian(self, splats: Splats, index: int, **options: Any) -> SplatJacobian:
+        """Return photo ``index`` as ``splats`` show it at this step, with its Jacobian; ``options`` are its own."""
         target = self.target(index)
         pose = self.corrections.pose(index, target.pose)
         return SplatJacobian(
@@ -134,6 +134,7 @@ class Fit:
             background=self.background,
             mask=target.mask,
             rasterize_mode="antialiased" if self.config.antialiased else "classic",
+            **options,
         )
 
     def _make_optimiser(self) -> Any:
@@ -208,10 +209,17 @@ class Fit:
 
     def _wanted(self) -> int:
         """Return the number of splats that this step's densification is to reach."""
+        return round(self.initial_count * (self._budget / self.initial_count) ** self._grown)
+
+    @property
+    def _budget(self) -> int:
+        return max(self.config.splats, self.initial_count)
+
+    @property
+    def _grown(self) -> float:
+        """Share of the way to the budget, 1 some time before densification ends."""
         first, last = DENSIFY
-        grown = min(1.0, (self.done - first) / (0.75 * (last - first)))
-        budget = max(self.config.splats, self.initial_count)
-        return round(self.initial_count * (budget / self.initial_count) ** grown)
+        return min(1.0, (self.done - first) / (0.75 * (last - first)))
 
     def _voters(self) -> list[int]:
         """Return the photos that vote at this step's densification."""
