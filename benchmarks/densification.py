@@ -24,7 +24,7 @@ from benchmarks.tables import machine, print_table, write_section
 from kernels.geometry import rotation_matrices
 from recon.splats.config import SplatsConfig
 from recon.splats.density import FAINTEST
-from recon.splats.fit import Fit
+from recon.splats.fit import Fit, Look
 from recon.splats.model import Splats
 
 COLUMNS = ["capture", "density control", "steps", "seconds", "splats", "validation PSNR", "SSIM"]
@@ -64,17 +64,23 @@ class Relocation(Fit):
         self.splats = Splats.cat([changed[alive], changed[drawn]])
         origin = torch.cat([torch.where(copies[alive] > 1, -1, alive), torch.full((extra,), -1)])
         self.unseen = torch.zeros(len(self.splats), dtype=torch.int64)
-        self.optimiser.replace(self.splats.tensors(), origin)
+        self.solver.replace(self.splats, origin)
 
-    def _update(self, gradients: dict[str, torch.Tensor], touched: torch.Tensor) -> None:
+    def look(self, splats: Splats, index: int, sample: torch.Tensor | None = None) -> Look:
+        seen = super().look(splats, index, sample)
+        opacities = splats.opacities
+        seen.gradients.geometry[:, 9] += REGULARISATION * opacities * (1 - opacities) / len(splats)
+        return seen
+
+    def _take_step(self) -> float:
+        loss = super()._take_step()
         splats = self.splats
-        opacities, scales = splats.opacities, splats.scales
-        gradients["logits"] = gradients["logits"] + REGULARISATION * opacities * (1 - opacities) / len(splats)
-        super()._update(gradients, touched)
         axes = rotation_matrices(splats.quats)
-        gate = torch.sigmoid(100 * (1 - opacities - 0.995))
+        gate = torch.sigmoid(100 * (1 - splats.opacities - 0.995))
         noise = torch.randn(len(splats), 3, 1, generator=self._generator(5, self.step)) * gate[:, None, None]
-        splats.means += NOISE * 0.01**self.done * (axes @ (scales[:, :, None] ** 2 * (axes.mT @ noise)))[..., 0]
+        variances = splats.scales[:, :, None] ** 2
+        splats.means += NOISE * 0.01**self.done * (axes @ (variances * (axes.mT @ noise)))[..., 0]
+        return loss
 
 
 def main() -> None:

@@ -36,7 +36,6 @@ from recon.splats import fit as fitting
 from recon.splats.block_fit import BlockFit
 from recon.splats.config import SplatsConfig
 from recon.splats.fit import DENSIFY_EVERY, Fit
-from recon.splats.linear import look
 from recon.splats.model import Splats
 from recon.splats.photos import Target
 from recon.splats.render import Pose, render
@@ -79,7 +78,7 @@ class ByColor(BlockFit):
     def _votes(self, voters: Sequence[int]) -> Tensor:
         votes = super()._votes(voters)
         if self.step // DENSIFY_EVERY % self.every == 1 % self.every:
-            gradients = [look(self, self.splats, i).gradients.colors[:, 0].norm(dim=1) for i in voters]
+            gradients = [self.look(self.splats, i).gradients.colors[:, 0].norm(dim=1) for i in voters]
             votes[:, 0] = torch.stack(gradients).sum(0)
         return votes
 

@@ -43,7 +43,7 @@ def solve_blocks(blocks: Tensor, gradients: Tensor, damping: float) -> Tensor:
 
 
 def block_step(
-    blocks: Tensor,
+    blocks: Tensor | None,
     gradients: Tensor,
     averages: Tensor,
     squares: Tensor,
@@ -59,10 +59,11 @@ def block_step(
 
         m ← m + share (g − m),   v ← v + square share (g² − v)
 
-    Where H is zero this is Adam's step (:func:`kernels.adam_step.adam_step`); see :mod:`recon.solve.block_lm`.
+    Where H is zero this is Adam's step (:func:`kernels.adam_step.adam_step`); see :mod:`recon.solve.block_lm`. An
+    unknown whose whole diagonal is zero does not move.
 
     Args:
-        blocks: (N, n (n + 1) / 2) float32 H, positive semi-definite.
+        blocks: (N, n (n + 1) / 2) float32 H, positive semi-definite; None for zero, at no cost.
         gradients: (N, n) g.
         averages: (N, n) m, contiguous, updated in place.
         squares: (N, n) v, likewise.
@@ -81,7 +82,8 @@ def block_step(
     """
     rows, n = gradients.shape
     averaged = {"averages": averages, "squares": squares}
-    tensors = {"blocks": blocks, "gradients": gradients, "shares": shares, "square_shares": square_shares}
+    tensors = {"gradients": gradients, "shares": shares, "square_shares": square_shares}
+    tensors |= {} if blocks is None else {"blocks": blocks}
     shapes = {name: (rows,) for name in ("shares", "square_shares")} | dict.fromkeys(averaged, (rows, n))
     shapes |= {"blocks": (rows, _packed(n)), "rates": (n,)}
     shapes["limits"] = (n,) if limits.ndim == 1 else (rows, n)
@@ -91,7 +93,7 @@ def block_step(
             raise ValueError(f"{name} must be contiguous")
     steps = torch.empty_like(gradients, memory_format=torch.contiguous_format)
     if not _cpu.block_step(
-        blocks.contiguous(),
+        None if blocks is None else blocks.contiguous(),
         gradients.contiguous(),
         averages,
         squares,

@@ -95,13 +95,13 @@ template <int N> bool step_rows(const BlockArrays& a, int64_t first, int64_t end
         }
         const Vf part = load(share);
         const Mask on = lt(splat(0.0f), part);
-        columns_in(a.blocks + row * size, size, size, lanes, blocks);
+        if (a.blocks) columns_in(a.blocks + row * size, size, size, lanes, blocks);
         columns_in(a.gradients + row * n, n, n, lanes, gradients);
         Vf L[most_unknowns][most_unknowns], x[most_unknowns];
         const float overlap = a.shares ? a.overlap : 1.0f;
-        int at = 0;
-        for (int j = 0; j < n; ++j)
-            for (int i = j; i < n; ++i, ++at) L[i][j] = keep(on, overlap * load(blocks[at]));
+        if (a.blocks)
+            for (int j = 0, at = 0; j < n; ++j)
+                for (int i = j; i < n; ++i, ++at) L[i][j] = keep(on, overlap * load(blocks[at]));
         for (int i = 0; i < n; ++i) x[i] = keep(on, load(gradients[i]));
         if (a.shares) {
             for (int l = 0; l < lanes; ++l) square_share[l] = a.square_shares[row + l];
@@ -111,10 +111,17 @@ template <int N> bool step_rows(const BlockArrays& a, int64_t first, int64_t end
                 const Vf m = load(averages[i]), s = load(squares[i]), g = x[i];
                 x[i] = m + part * (g - m);
                 const Vf square = s + load(square_share) * (g * g - s);
-                L[i][i] += keep(on, sqrt(square)) * (1.0f / a.rates[i]);
+                const Vf noise = keep(on, sqrt(square)) * (1.0f / a.rates[i]);
                 store(averages[i], select(on, x[i], m));
                 store(squares[i], select(on, square, s));
                 x[i] = keep(on, x[i]);
+                if (a.blocks) {
+                    L[i][i] += noise;
+                } else {  // a diagonal alone is solved at once
+                    const Mask moves = lt(splat(1e-30f), noise);
+                    sound &= finite_lanes(noise) && finite_lanes(x[i]);
+                    x[i] = keep(moves, x[i] / select(moves, noise, splat(1.0f)));
+                }
             }
             for (int l = 0; l < lanes; ++l)
                 for (int i = 0; i < n; ++i) a.averages[(row + l) * n + i] = averages[i][l], a.squares[(row + l) * n + i] = squares[i][l];
@@ -122,7 +129,7 @@ template <int N> bool step_rows(const BlockArrays& a, int64_t first, int64_t end
             else
                 for (int i = 0; i < n; ++i) store(limits[i], splat(a.limits[i]));
         }
-        sound &= solve_lanes<N>(L, x, n, a.damping);
+        if (a.blocks) sound &= solve_lanes<N>(L, x, n, a.damping);
         for (int i = 0; i < n; ++i) store(gradients[i], a.shares ? -max(min(x[i], load(limits[i])), -load(limits[i])) : x[i]);
         for (int l = 0; l < lanes; ++l)
             for (int i = 0; i < n; ++i) steps[l * n + i] = gradients[i][l];

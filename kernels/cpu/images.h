@@ -26,7 +26,7 @@ struct AdamArrays {
 struct BlockArrays {
     int64_t rows;
     int unknowns;
-    const float *blocks, *gradients;
+    const float *blocks, *gradients;                                // (rows, n (n + 1) / 2), null for zero; (rows, n)
     float* steps;
     int threads;
     float damping = 0;

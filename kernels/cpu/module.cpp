@@ -201,10 +201,10 @@ bool solve_blocks(In<float> blocks, In<float> gradients, Out<float> steps, float
     return chosen.images->block_step(a);
 }
 
-bool block_step(In<float> blocks, In<float> gradients, Out<float> averages, Out<float> squares, In<float> shares, In<float> square_shares,
+bool block_step(std::optional<In<float>> blocks, In<float> gradients, Out<float> averages, Out<float> squares, In<float> shares, In<float> square_shares,
                 In<float> rates, In<float> limits, Out<float> steps, float overlap, int threads) {
     const int64_t n = int64_t(gradients.shape(1));
-    BlockArrays a{int64_t(gradients.shape(0)), int(n), blocks.data(), gradients.data(), steps.data(), threads};
+    BlockArrays a{int64_t(gradients.shape(0)), int(n), pointer(blocks), gradients.data(), steps.data(), threads};
     a.averages = averages.data(), a.squares = squares.data(), a.shares = shares.data(), a.square_shares = square_shares.data();
     a.rates = rates.data(), a.limits = limits.data(), a.limit_stride = limits.ndim() == 2 ? n : 0, a.overlap = overlap;
     nb::gil_scoped_release unlocked;
@@ -319,7 +319,8 @@ NB_MODULE(_cpu, m) {
     m.def("splats_gauss_newton", &splats_gauss_newton, "scene"_a, "records"_a, "runs"_a, "tile_start"_a, "pairs"_a, "image"_a, "geometry"_a.none(),
           "colors"_a.none(), "camera"_a.none(), "weights"_a, "kept_bytes"_a, "to_geometry"_a, "to_colors"_a, "to_camera"_a);
     m.def("solve_blocks", &solve_blocks);
-    m.def("block_step", &block_step);
+    m.def("block_step", &block_step, "blocks"_a.none(), "gradients"_a, "averages"_a, "squares"_a, "shares"_a, "square_shares"_a, "rates"_a, "limits"_a,
+          "steps"_a, "overlap"_a, "threads"_a);
     m.def("move_splats", &move);
     m.def("ssim", &ssim, "x"_a, "y"_a, "map"_a, "partials"_a.none(), "threads"_a);
     m.def("ssim_backward", &ssim_backward, "x"_a, "y"_a, "partials"_a, "incoming"_a, "gradient"_a, "threads"_a);

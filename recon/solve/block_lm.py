@@ -32,7 +32,7 @@ class BlockRule:
     Attributes:
         rates: (n,) η at the fit's start.
         decays: (n,) factors that they have come down to at the fit's end, exponentially.
-        overlap: κ.
+        overlap: κ; 0 for no blocks, which makes it Adam.
         momentum: share of the gradient's average that a step keeps.
         noise_memory: share of its square's.
         memory: share of the blocks' average that a new block keeps.
@@ -64,7 +64,7 @@ class BlockLM:
         self.rule = rule
         unknowns = len(rule.rates)
         self._gradient, self._square = torch.zeros(2, rows, unknowns)
-        self._blocks = torch.zeros(rows, unknowns * (unknowns + 1) // 2)
+        self._blocks = torch.zeros(rows, unknowns * (unknowns + 1) // 2 if rule.overlap else 0)
         self._age, self._block_age = torch.zeros(2, rows)
 
     def see(self, blocks: Tensor, touched: Tensor) -> None:
@@ -97,7 +97,7 @@ class BlockLM:
         rule = self.rule
         self._age += touched
         return block_step(
-            self._blocks,
+            self._blocks if rule.overlap else None,
             gradient,
             self._gradient,
             self._square,

@@ -31,7 +31,7 @@ def curvature(image: Tensor, target: Target, ssim_weight: float = 0.0) -> Tensor
     Args:
         image: (H, W, 3) the render.
         target: the photo.
-        ssim_weight: λ of the loss, :func:`recon.splats.fit.photometric_loss`.
+        ssim_weight: λ of the loss, :func:`recon.splats.loss.photometric_loss`.
     """
     photo = target.rgb
     residual = image - photo

@@ -1,31 +1,31 @@
-"""Fitting splats to photos, here by Adam: coarse to fine, with a splat budget, resumable at any step.
+"""Fitting splats to photos by stochastic steps: coarse to fine, with a splat budget, resumable at any step.
 
-    loss = (1 − λ) mean |render − photo| + λ (1 − mean SSIM)                          (Kerbl et al. 2023, eq. 7)
-           + λ_s mean √eig(Σ)                                      (3DGS-MCMC, Kheradmand et al. 2024, §4.3)
+    loss = photometric loss + λ_s mean √eig(Σ)                    (3DGS-MCMC, Kheradmand et al. 2024, §4.3)
 
-summed over the views of a step (MVGS, Du et al. 2024). Everything random is drawn from the seed and the number of the
-step alone, so a fit that goes on from a checkpoint takes the very steps of one that was never interrupted.
+the former (:mod:`recon.splats.loss`) summed over the views of a step (MVGS, Du et al. 2024). Everything random is drawn
+from the seed and the number of the step alone, so a fit that goes on from a checkpoint takes the very steps of one that
+was never interrupted.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from kernels.splat_jacobian import SplatJacobian
-from kernels.ssim import ssim
-from recon.solve.adam import Adam, Rule
+from kernels.splat_jacobian import Gradients, SplatJacobian
 from recon.splats.config import SplatsConfig
 from recon.splats.corrections import Corrections
 from recon.splats.curvature import curvature
 from recon.splats.density import count_unseen, redistribute, shares
+from recon.splats.loss import photometric_loss
 from recon.splats.model import Splats
 from recon.splats.photos import Target, TrainingPhoto
-from recon.splats.render import render
+from recon.splats.solver import ADAM, SplatRule, SplatSolver
 from recon.splats.tiles import sampled_tiles
 
 COARSE = ((0.06, 2), (0.2, 1))
@@ -38,8 +38,6 @@ DENSIFY_EVERY = 100
 VOTING_VIEWS = 10
 BLOCKS_EVERY = 4
 """Steps between two looks at blocks of the curvature, which change more slowly than the gradient."""
-COOLDOWN = 0.4
-"""Share of the fit in which Adam's rates come down to zero."""
 SCALE_WEIGHT = 0.01
 """λ_s: no splat is larger than the photos ask for. The unit is about the distance to the scene."""
 
@@ -54,10 +52,20 @@ class Progress:
 
 
 @dataclass
+class Look:
+    """One photo linearised: its Jacobian, the loss there, the loss's gradient by the splats and the camera."""
+
+    jacobian: SplatJacobian
+    loss: float
+    gradients: Gradients
+
+
+@dataclass
 class Fit:
     """A fit under way.
 
     Attributes:
+        rule: how its steps are taken.
         splats: the model, leaf tensors that are updated in place.
         photos: training photos with cameras in the fitting frame, whose unit is about the distance to the scene.
         background: (3,).
@@ -66,13 +74,15 @@ class Fit:
         check: called often within a long step; raises to stop it, which leaves the fit as it was before.
     """
 
+    rule: ClassVar[SplatRule] = ADAM
+
     splats: Splats
     photos: Sequence[TrainingPhoto]
     background: Tensor
     config: SplatsConfig
     step: int = 0
     check: Callable[[], None] = lambda: None
-    optimiser: Any = field(init=False)
+    solver: SplatSolver = field(init=False)
     corrections: Corrections = field(init=False)
     initial_count: int = field(init=False)
     unseen: Tensor = field(init=False)
@@ -80,7 +90,7 @@ class Fit:
     def __post_init__(self) -> None:
         self.initial_count = len(self.splats)
         self.unseen = torch.zeros(len(self.splats), dtype=torch.int64)
-        self.optimiser = self._make_optimiser()
+        self.solver = SplatSolver(self.splats, self.rule)
         self.corrections = Corrections(len(self.photos), self.config.refine_cameras, self.config.exposure)
 
     @property
@@ -137,8 +147,21 @@ class Fit:
             **options,
         )
 
-    def _make_optimiser(self) -> Any:
-        return Adam(self.splats.tensors(), rules(self.splats))
+    def look(self, splats: Splats, index: int, sample: Tensor | None = None) -> Look:
+        """Linearise photo ``index`` at ``splats``; the photo's own corrections get their gradients.
+
+        The loss's gradient by the image is multiplied by ``sample`` (H, W, 1) where it is given.
+        """
+        jacobian, target = self.jacobian(splats, index), self.target(index)
+        image = jacobian.image.clone().requires_grad_()
+        loss = photometric_loss(self.corrections.expose(index, image), target, self.config.ssim_weight)
+        loss.backward()
+        assert image.grad is not None
+        gradients = jacobian.vjp(image.grad if sample is None else sample * image.grad)
+        viewmat = self.corrections.pose(index, target.pose).viewmat
+        if viewmat.requires_grad:
+            viewmat.backward(gradients.viewmat)
+        return Look(jacobian, loss.item(), gradients)
 
     def _views(self) -> list[int]:
         """Return the photos of this step: each appears once before any appears again."""
@@ -153,50 +176,40 @@ class Fit:
         return torch.Generator().manual_seed((self.config.seed * 4 + purpose) * 1_000_003 + number)
 
     def _take_step(self) -> float:
-        parameters = self.splats.tensors()
-        for tensor in parameters.values():
-            tensor.requires_grad_(True)
-            tensor.grad = None
-        touched = torch.zeros(len(self.splats), dtype=torch.bool)
+        splats, views = self.splats, self._views()
+        touched = torch.zeros(len(splats), dtype=torch.bool)
+        gradients: list[Gradients] = []
+        blocks: list[Tensor] = []
         total = 0.0
-        views = self._views()
         for index in views:
-            target = self.target(index)
-            pose = self.corrections.pose(index, target.pose)
-            image, _, meta = render(
-                self.splats,
-                pose,
-                self.background,
-                sh_degree=self.sh_degree,
-                mask=target.mask,
-                antialiased=self.config.antialiased,
-            )
-            touched |= meta["radii"][0] > 0
-            loss = photometric_loss(self.corrections.expose(index, image), target, self.config.ssim_weight)
-            loss.backward()
-            total += loss.item()
-            self._see_pose(index)
-        gradients = {name: t.grad for name, t in parameters.items() if t.grad is not None}
-        for tensor in parameters.values():
-            tensor.requires_grad_(False)
-        gradients["log_scales"] += SCALE_WEIGHT * self.splats.scales / self.splats.log_scales.numel()
-        self._update(gradients, touched)
+            seen = self.look(splats, index)
+            gradients.append(seen.gradients)
+            touched |= seen.jacobian.touched
+            total += seen.loss
+            if self.rule.geometry.overlap and self._due:
+                blocks.append(seen.jacobian.blocks(curvature(seen.jacobian.image, self.target(index))).geometry)
+            self._see_pose(index, seen.jacobian)
+        geometry = _sum([g.geometry for g in gradients])
+        geometry[:, 3:6] += SCALE_WEIGHT * splats.scales / splats.log_scales.numel()
+        if blocks:
+            self.solver.geometry.see(_sum(blocks), touched)
+        self.solver.step(splats, geometry, _sum([g.colors for g in gradients]), touched, self.done)
         self.corrections.step(self.done, views)
         return total / self.config.views_per_step
 
+    @property
+    def _due(self) -> bool:
+        """Whether this step looks at blocks of the curvature."""
+        return self.step % BLOCKS_EVERY == 0
+
     def _see_pose(self, index: int, jacobian: SplatJacobian | None = None) -> None:
         """Let the corrections know the curvature of the loss by the pose of photo ``index``, if this step needs it."""
-        if self.corrections.wants_block(index, self.done, due=self.step % BLOCKS_EVERY == 0):
+        if self.corrections.wants_block(index, self.done, due=self._due):
             jacobian = jacobian or self.jacobian(self.splats.detach(), index)
             height, width, _ = jacobian.image.shape
             sample = sampled_tiles(height, width, self._generator(0, self.step))
             weights = sample * curvature(jacobian.image, self.target(index))
             self.corrections.see(index, jacobian.camera_block(weights, 6))
-
-    def _update(self, gradients: dict[str, Tensor], touched: Tensor) -> None:
-        # No splat moves by more than half its own size in a step.
-        limits = {"means": 0.5 * self.splats.log_scales.mean(1).exp()}
-        self.optimiser.step(gradients, touched, self.done, limits)
 
     def _densify(self) -> None:
         share = self._votes(self._voters())
@@ -205,7 +218,7 @@ class Fit:
         splats, origin = redistribute(self.splats, share[:, 0], self.unseen, self._wanted(), generator)
         self.unseen = torch.where(origin >= 0, self.unseen[origin.clamp(min=0)], 0)
         self.splats = splats
-        self.optimiser.replace(splats.tensors(), origin)
+        self.solver.replace(splats, origin)
 
     def _wanted(self) -> int:
         """Return the number of splats that this step's densification is to reach."""
@@ -236,7 +249,7 @@ class Fit:
         return {
             "unseen": self.unseen,
             **{f"splats.{name}": t for name, t in self.splats.tensors().items()},
-            **{f"optimiser.{name}": t for name, t in self.optimiser.state().items()},
+            **{f"solver.{name}": t for name, t in self.solver.state().items()},
             **{f"corrections.{name}": t for name, t in self.corrections.state().items()},
         }
 
@@ -247,34 +260,13 @@ class Fit:
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
         self.splats = Splats(**{name: t.clone() for name, t in part("splats.").items()})
-        self.optimiser = self._make_optimiser()
-        self.optimiser.load_state(part("optimiser."))
+        self.solver = SplatSolver(self.splats, self.rule)
+        self.solver.load_state(part("solver."))
         self.corrections.load_state(part("corrections."))
         self.unseen = tensors["unseen"].clone()
         self.step, self.initial_count = step, initial_count
 
 
-def photometric_loss(image: Tensor, target: Target, ssim_weight: float) -> Tensor:
-    """Return the loss of one (H, W, 3) render; where the photo's mask is False nothing counts."""
-    photo = target.rgb
-    if target.mask is None:
-        error = (image - photo).abs().mean()
-        return (1 - ssim_weight) * error + ssim_weight * (1 - ssim(image, photo).mean())
-    mask = target.mask[..., None]
-    image = torch.where(mask, image, photo)  # alike outside, so that windows at the border see no difference
-    share = mask.float().mean().clamp(min=1e-6)
-    dissimilarity = ((1 - ssim(image, photo)) * mask).mean() / share
-    return (1 - ssim_weight) * (image - photo).abs().mean() / share + ssim_weight * dissimilarity
-
-
-def rules(splats: Splats) -> dict[str, Rule]:
-    """Return the optimiser's rules: 5 to 40 times the rates of 3DGS, made safe by the limits on each step."""
-    harmonics = torch.full((splats.sh.shape[1], 3), 4e-3)
-    harmonics[0] = 4e-2
-    return {
-        "means": Rule(torch.full((3,), 1.5e-3), 0.15, cooldown=COOLDOWN),
-        "log_scales": Rule(torch.full((3,), 1e-1), 0.3, 0.3, COOLDOWN),
-        "quats": Rule(torch.full((4,), 2e-2), 0.3, 0.3, COOLDOWN),
-        "logits": Rule(torch.full((1,), 1e-1), 0.3, 1.0, COOLDOWN),
-        "sh": Rule(harmonics.flatten(), 0.3, 0.5, COOLDOWN),
-    }
+def _sum(parts: list[Tensor]) -> Tensor:
+    """Return the sum, which is the very part where there is one alone."""
+    return functools.reduce(torch.add, parts)

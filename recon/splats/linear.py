@@ -7,15 +7,15 @@ spherical harmonics' coefficients.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from kernels.solve_blocks import solve_blocks
-from kernels.splat_jacobian import UNKNOWNS, Gradients, SplatJacobian, move_splats
+from kernels.splat_jacobian import UNKNOWNS, SplatJacobian, move_splats
 from recon.splats.curvature import curvature
-from recon.splats.fit import SCALE_WEIGHT, Fit, photometric_loss
+from recon.splats.fit import SCALE_WEIGHT, Fit
 from recon.splats.model import Splats
 
 DIAGONAL = torch.tensor([k * UNKNOWNS - k * (k - 1) // 2 for k in range(UNKNOWNS)])
@@ -25,32 +25,6 @@ HELD_BYTES = 64 << 20
 FARTHEST = torch.tensor([1.0] * 3 + [1.0] * 3 + [0.5] * 3 + [2.0])
 """Largest step: mean in standard deviations, log scale, rotation in radians, logit."""
 FARTHEST_COLOUR = 0.5
-
-
-@dataclass
-class Look:
-    """One photo linearised: its Jacobian, the loss there, the loss's gradient by image and by the splats."""
-
-    jacobian: SplatJacobian
-    loss: float
-    gradients: Gradients
-
-
-def look(fit: Fit, splats: Splats, index: int, sample: Tensor | None = None) -> Look:
-    """Linearise photo ``index`` of a fit at ``splats``; the photo's own corrections get their gradients.
-
-    The loss's gradient by the image is multiplied by ``sample`` (H, W, 1) where it is given.
-    """
-    jacobian = fit.jacobian(splats, index)
-    image = jacobian.image.clone().requires_grad_()
-    loss = photometric_loss(fit.corrections.expose(index, image), fit.target(index), fit.config.ssim_weight)
-    loss.backward()
-    assert image.grad is not None
-    gradients = jacobian.vjp(image.grad if sample is None else sample * image.grad)
-    viewmat = fit.corrections.pose(index, fit.target(index).pose).viewmat
-    if viewmat.requires_grad:
-        viewmat.backward(gradients.viewmat)
-    return Look(jacobian, loss.item(), gradients)
 
 
 class NormalEquations:
@@ -82,7 +56,7 @@ class NormalEquations:
         for index in indices:
             fit.check()
             drawn = None if sample is None else sample(index)
-            seen = look(fit, splats, index, drawn)
+            seen = fit.look(splats, index, drawn)
             gradient.add_(seen.gradients.geometry, alpha=share)
             colors.add_(seen.gradients.colors, alpha=share)
             weights = share * curvature(seen.jacobian.image, fit.target(index), fit.config.ssim_weight)

@@ -1,7 +1,7 @@
 """Fitting splats by Adam and, for the last third, by Levenberg–Marquardt over all photos at once (3DGS-LM).
 
 The two stages of Höllein et al. 2025, "3DGS-LM: Faster Gaussian-Splatting Optimization with Levenberg–Marquardt", on
-one objective, :func:`recon.splats.fit.photometric_loss` of all photos: it gives the gradient, the trial of a step and
+one objective, :func:`recon.splats.loss.photometric_loss` of all photos: it gives the gradient, the trial of a step and
 the gain. Jᵀ W J is multiplied photo by photo inside one solve by conjugate gradients, preconditioned by each splat's
 own damped block, and a step that does not lessen the loss is not taken. Cameras and exposures stay as the first stage
 left them.
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from recon.solve.lm import LM, LMRule
-from recon.splats.fit import SCALE_WEIGHT, Fit, photometric_loss
+from recon.splats.fit import SCALE_WEIGHT, Fit
 from recon.splats.linear import NormalEquations, bounded
+from recon.splats.loss import photometric_loss
 from recon.splats.model import Splats
 from recon.splats.render import render
 

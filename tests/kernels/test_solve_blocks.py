@@ -48,6 +48,11 @@ def test_steps_average_solve_and_limit(instruction_set):
             torch.testing.assert_close(averages, m)
             torch.testing.assert_close(squares, v)
             assert torch.equal(averages[::3], average[::3])
+            averages, squares = average.clone(), square.clone()
+            bare = block_step(None, gradients, averages, squares, *shares, rates, limits, 3.0)
+            by_noise = torch.where(v > 0, m * rates / v.sqrt(), 0)
+            torch.testing.assert_close(bare, torch.where(on, -by_noise.maximum(-limits).minimum(limits), 0))
+            torch.testing.assert_close(averages, m)
         assert 0.1 < (solution.abs() > 0.04).float().mean() < 0.9
 
 
@@ -66,3 +71,7 @@ def test_what_is_not_finite_fails_loudly():
         rest = (*torch.ones(2, 9, 2), *torch.ones(2, 9), *torch.ones(2, 2))
         with pytest.raises(FloatingPointError, match="not finite"):
             block_step(*given.values(), *rest, 1.0)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        block_step(None, given["gradients"], *rest, 1.0)
+    still = block_step(None, torch.zeros(9, 2), *torch.zeros(2, 9, 2), *torch.ones(2, 9), *torch.ones(2, 2), 0.0)
+    assert not still.any(), "what nothing hangs on does not move"

@@ -100,7 +100,8 @@ def test_is_adam_where_nothing_is_curved() -> None:
     limits = torch.full((3,), 0.2)
     parameter = torch.zeros(6, 3)
     adam = Adam({"x": parameter}, {"x": Rule(rates, 0.5, 0.2)})
-    solver = BlockLM(6, BlockRule(rates, decay, momentum=0.9))
+    solver = BlockLM(6, BlockRule(rates, decay, overlap=0.0, momentum=0.9))
+    unseen = BlockLM(6, BlockRule(rates, decay, momentum=0.9))
     curved = BlockLM(6, BlockRule(rates, decay, momentum=0.9))
     curved.see(torch.tensor([1.0, 0, 0, 1, 0, 1]).repeat(6, 1), on)
     found = torch.zeros(6, 3)
@@ -108,6 +109,7 @@ def test_is_adam_where_nothing_is_curved() -> None:
         gradient = torch.randn(6, 3, generator=generator) + 0.5
         adam.step({"x": gradient}, on, step / 20)
         change = solver.step(gradient, on, step / 20, limits)
+        torch.testing.assert_close(unseen.step(gradient, on, step / 20, limits), change)
         assert (curved.step(gradient, on, step / 20, limits).abs() <= change.abs()).all()
         found += change
     torch.testing.assert_close(found, parameter, rtol=1e-4, atol=1e-5)

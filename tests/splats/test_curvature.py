@@ -6,7 +6,7 @@ import torch
 from splat_worlds import ring
 
 from recon.splats.curvature import curvature
-from recon.splats.fit import photometric_loss
+from recon.splats.loss import photometric_loss
 from recon.splats.photos import Target
 from recon.splats.render import Pose
 

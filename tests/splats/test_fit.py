@@ -11,9 +11,10 @@ from splat_worlds import blobs, photos_of, ring
 from recon.capture.capture import Points
 from recon.splats.block_fit import BlockFit
 from recon.splats.config import SplatsConfig
-from recon.splats.fit import Fit, photometric_loss
+from recon.splats.fit import Fit
 from recon.splats.initial import hull_points, splats_at, thinned
 from recon.splats.lm_fit import LMFit
+from recon.splats.loss import photometric_loss
 from recon.splats.photos import Target, TrainingPhoto
 from recon.splats.render import Pose, render
 from recon.splats.sampled_fit import SampledFit
