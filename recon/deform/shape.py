@@ -1,0 +1,124 @@
+"""The shape of a template in one frame: what was observed of it, with its metric kept and little bending.
+
+    E(x) = Σ ρ(residual²) / (Σ belief · unit²)  +  Σ_f a_f |S_f|² / ε²  +  β Σ_e bend_e²
+
+the mean squared error of what was observed (:mod:`recon.deform.observations`) in units of its noise, the strain in
+units of ε = 1 % (:mod:`recon.deform.membrane`, a_f being shares of the area) and the change of curvature
+(:mod:`recon.deform.bending`), which has no unit. It is minimised by Levenberg–Marquardt (:mod:`recon.solve.lm`).
+
+Sources: as of the terms; Salzmann & Fua 2010, "Deformable surface 3D reconstruction from monocular images", for the
+whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recon.deform.assembly import Equations, Pattern, Term
+from recon.deform.bending import Bending
+from recon.deform.membrane import Membrane
+from recon.deform.observations import Observation, SurfacePoints
+from recon.solve.lm import LM, LMRule
+
+STRAIN = 0.01
+"""ε."""
+RULE = LMRule(damping=1e-3, least=1e-12, iterations=8, tolerance=1e-6)
+
+
+class Sheet:
+    """A template with points on it: what does not change from frame to frame.
+
+    Args:
+        template: (V, 3) float64 vertices.
+        faces: (F, 3) int64, manifold, wound alike.
+        points: that are observed.
+    """
+
+    def __init__(self, template: Tensor, faces: Tensor, points: SurfacePoints) -> None:
+        self.template, self.faces, self.points = template, faces, points
+        self.membrane, self.bending = Membrane(template, faces), Bending(template, faces)
+        elements = (points.corners, faces, self.bending.hinges)
+        self.pattern = Pattern(len(template), [element.numpy() for element in elements])
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A frame's energy, a :class:`recon.solve.lm.Problem` whose states are (V, 3) float64 vertices.
+
+    Attributes:
+        sheet: the template.
+        observed: of its points.
+        noise: unit of the residuals: their standard deviation where nothing is wrong.
+        bending: β.
+    """
+
+    sheet: Sheet
+    observed: Observation
+    noise: float
+    bending: float
+
+    def cost(self, state: Tensor) -> float:
+        """Return E / 2."""
+        sheet = self.sheet
+        squares = self.observed.residuals(sheet.points.at(state)).square().sum(1)
+        if torch.isinf(squares).any():
+            return float("inf")
+        limit = self.observed.scale**2
+        observed = (self._share * limit * squares / (limit + squares)).sum()
+        strain = (sheet.membrane.shares * sheet.membrane.strain(state).square().sum(1)).sum() / STRAIN**2
+        return 0.5 * float(observed + strain + self.bending * sheet.bending.residuals(state).square().sum())
+
+    def linearise(self, state: Tensor) -> Equations:
+        """Return Gauss–Newton's equations, robust losses by their weights at ``state``."""
+        sheet = self.sheet
+        points = sheet.points.at(state)
+        r = self.observed.residuals(points)
+        limit = self.observed.scale**2
+        weights = self._share * (limit / (limit + r.square().sum(1))).square()
+        bend = sheet.bending.residuals(state)
+        return sheet.pattern.assemble(
+            [
+                _term(r, sheet.points.carried(self.observed.jacobian(points)), weights),
+                _term(sheet.membrane.strain(state), sheet.membrane.jacobian(state), sheet.membrane.shares / STRAIN**2),
+                _term(bend[:, None], sheet.bending.jacobian(state)[:, None], torch.full_like(bend, self.bending)),
+            ]
+        )
+
+    def moved(self, state: Tensor, step: Tensor) -> Tensor:
+        """Return other vertices."""
+        return state + step.view_as(state)
+
+    @property
+    def _share(self) -> Tensor:
+        belief = self.observed.belief
+        return belief / (belief.sum().clamp(min=1e-9) * self.noise**2)
+
+
+def solve(
+    shape: Shape, start: Tensor, steps: int, tolerance: float, check: Callable[[], None] | None = None
+) -> tuple[Tensor, int]:
+    """Return the vertices after Levenberg–Marquardt from ``start``, and the steps that it took.
+
+    Args:
+        shape: the energy.
+        start: (V, 3) float64.
+        steps: at most.
+        tolerance: share of the cost whose decrease is no longer worth a step.
+        check: called often; raises where the fit is to stop.
+    """
+    lm, state = LM(RULE, check), start
+    for taken in range(1, steps + 1):
+        state, report = lm.step(shape, state)
+        if report.converged(tolerance):
+            return state, taken
+    return state, steps
+
+
+def _term(residuals: Tensor, jacobian: Tensor, weights: Tensor) -> Term:
+    """Return the term of (E, k) residuals with (E, k, m) Jacobians and (E,) weights."""
+    weighted = weights[:, None, None] * jacobian
+    return Term((residuals[:, None] @ weighted)[:, 0], jacobian.mT @ weighted)

@@ -1,0 +1,131 @@
+"""A surface that follows tracks: a shape for each frame, from the template, the camera and where points are seen.
+
+Two starts are tried: the frame before, and the template bent to where an inextensible surface's points must about be
+(:mod:`recon.deform.farthest`), which needs no frame before and settles the sense of bends. Each is first solved stiffly
+with all tracks believed; the better one is let loose, with wrong tracks left out. The better one is that of lower
+energy: nothing else is known of a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recon.deform.farthest import consistent, farthest_points
+from recon.deform.observations import Placed, Seen
+from recon.deform.shape import Shape, Sheet, solve
+from recon.deform.sheet import neighbours
+
+BENDING = 0.03
+"""β."""
+STIFF = 30.0
+"""How many times that while it is not known yet which tracks are wrong."""
+PLACED = (1000.0, 10.0)
+"""The same, where the template is bent to points in space, in this order."""
+WRONG = 5.0
+"""σ of the robust loss, in units of the noise."""
+STEPS = 60
+TOLERANCE = 1e-3
+"""Share of the cost at which a solution is good enough: a tenth of what 1 px of noise makes of it."""
+
+
+@dataclass(frozen=True)
+class FrameShape:
+    """What was found in a frame.
+
+    Attributes:
+        vertices: (V, 3) float64, in the camera's frame.
+        cost: energy.
+        pixels: (N,) distance of each point from where it was seen.
+        steps: of Levenberg–Marquardt, all starts.
+        bent: whether the start was the template bent to points in space, not the frame before.
+    """
+
+    vertices: Tensor
+    cost: float
+    pixels: Tensor
+    steps: int
+    bent: bool
+
+
+class TrackFit:
+    """Frames of one template, in any order.
+
+    Args:
+        sheet: the template; its points are those of the tracks.
+        K: (3, 3) float64.
+        noise: standard deviation of tracks that are right, in pixels.
+        check: called often; raises where the fit is to stop.
+    """
+
+    def __init__(
+        self, sheet: Sheet, K: NDArray[np.float64], noise: float = 1.0, check: Callable[[], None] | None = None
+    ) -> None:
+        self._sheet, self._K, self._noise, self._check = sheet, K, noise, check
+        self._rest = sheet.points.at(sheet.template)
+
+    def frame(self, pixels: NDArray[np.float64], belief: NDArray[np.float64], before: Tensor | None) -> FrameShape:
+        """Return the shape of a frame.
+
+        Args:
+            pixels: (N, 2) where the points are seen; anything where ``belief`` is 0.
+            belief: (N,) in [0, 1].
+            before: (V, 3) the frame before, None without one.
+        """
+        starts = [] if before is None else [(False, before, 0)]
+        if (belief > 0).sum() >= 4:
+            starts.append((True, *self._bent(pixels, belief)))
+        tried = []
+        shape = self._shape(pixels, belief, STIFF * BENDING, 1e3)
+        for bent, start, steps in starts:
+            if shape.cost(start) < float("inf"):
+                vertices, taken = self._solve(shape, start)
+                tried.append((shape.cost(vertices), bent, vertices, steps + taken))
+        _, bent, vertices, _ = min(tried, key=lambda one: one[0])
+        shape = self._shape(pixels, belief, BENDING, WRONG)
+        vertices, steps = self._solve(shape, vertices)
+        distance = shape.observed.residuals(self._sheet.points.at(vertices)).norm(dim=1)
+        return FrameShape(vertices, shape.cost(vertices), distance, steps + sum(one[3] for one in tried), bent)
+
+    def _bent(self, pixels: NDArray[np.float64], belief: NDArray[np.float64]) -> tuple[Tensor, int]:
+        """Return the template bent to where its points must about be, and the steps that took."""
+        seen = belief > 0
+        rest = self._rest.numpy()
+        seen[seen] = consistent(rest[seen], pixels[seen], self._noise)
+        rest = rest[seen]
+        places = np.zeros((len(seen), 3))
+        places[seen] = farthest_points(pixels[seen], self._K, *neighbours(rest), self._noise)
+        rotation, shift = rigid_motion(rest, places[seen])
+        vertices = self._sheet.template @ torch.from_numpy(rotation.T.copy()) + torch.from_numpy(shift)
+        unsure = 6 * self._noise / self._K[0, 0] * float(places[seen, 2].mean())
+        observed = Placed(torch.from_numpy(places), torch.from_numpy(np.where(seen, belief, 0)), 10 * unsure)
+        steps = 0
+        for stiff in PLACED:
+            vertices, taken = self._solve(Shape(self._sheet, observed, unsure, stiff * BENDING), vertices)
+            steps += taken
+        return vertices, steps
+
+    def _shape(self, pixels: NDArray[np.float64], belief: NDArray[np.float64], bending: float, wrong: float) -> Shape:
+        pixels = np.where(belief[:, None] > 0, pixels, 0)
+        K = torch.from_numpy(self._K)
+        seen = Seen(torch.from_numpy(pixels), torch.from_numpy(belief), K, wrong * self._noise)
+        return Shape(self._sheet, seen, self._noise, bending)
+
+    def _solve(self, shape: Shape, start: Tensor) -> tuple[Tensor, int]:
+        return solve(shape, start, STEPS, TOLERANCE, self._check)
+
+
+def rigid_motion(
+    source: NDArray[np.float64], target: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return rotation (3, 3) and shift (3,) that bring (N, 3) points nearest to others (Kabsch 1976)."""
+    a, b = source.mean(0), target.mean(0)
+    left, _, right = np.linalg.svd((source - a).T @ (target - b))
+    flip = np.diag([1.0, 1.0, np.linalg.det(left @ right)])
+    rotation = (left @ flip @ right).T
+    return rotation, b - rotation @ a
