@@ -12,7 +12,7 @@ where no fit has it, "≤" where the shortest has it already.
 
 PSNR is of validation photos, on which all settings were chosen (``benchmarks.splat_rates``); the held-out ones are
 looked at once, at the end of the longest fit, whose loss over the last steps, as many as photos, is shown, too. Each
-fit is a process of its own, on one thread, two at a time.
+fit is a process of its own, on one thread, two at a time; seconds are of its processor time.
 
 ``--log`` keeps the fits in a file, and what it holds already is not run again. ``--write`` puts the table into
 benchmarks/README.md and draws docs/images/race.svg.
@@ -113,9 +113,9 @@ def run(capture: str, grows: bool, name: str, steps: int, seed: int) -> dict[str
     kind = RIVALS[name]
     if not grows:
         kind = type(kind.__name__, (kind,), {"_densify": lambda self: None})
-    model, begun = start.fit(kind), time.perf_counter()
+    model, begun = start.fit(kind), time.process_time()
     losses = [progress.loss for progress in model.run()]
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     return {
         "seconds": round(seconds, 2),
         "loss": float(np.mean(losses[-len(start.photos) :])),

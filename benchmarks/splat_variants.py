@@ -33,7 +33,6 @@ from benchmarks.splat_rates import CAPTURES
 from benchmarks.tables import machine, print_table, write_section
 from kernels.splat_jacobian import SplatJacobian
 from recon.splats import fit as fitting
-from recon.splats.block_fit import BlockFit
 from recon.splats.config import SplatsConfig
 from recon.splats.fit import DENSIFY_EVERY, Fit
 from recon.splats.model import Splats
@@ -51,7 +50,7 @@ EPS2D = 0.3 / 4
 
 
 @dataclass
-class PowerLaw(BlockFit):
+class PowerLaw(Fit):
     """A splat budget by Turbo-GS' power law."""
 
     power: float = 0.5
@@ -70,7 +69,7 @@ class Linear(PowerLaw):
 
 
 @dataclass
-class ByColor(BlockFit):
+class ByColor(Fit):
     """Splits where the colours' gradients are large (Turbo-GS), every so many times."""
 
     every: int = 1
@@ -91,7 +90,7 @@ class FifthByColor(ByColor):
 
 
 @dataclass
-class CrossRay(BlockFit):
+class CrossRay(Fit):
     """Splits more where the worst windows of two or more photos cross (MVGS)."""
 
     def _votes(self, voters: Sequence[int]) -> Tensor:
@@ -119,7 +118,7 @@ class CrossRay(BlockFit):
 
 
 @dataclass
-class Dilated(BlockFit):
+class Dilated(Fit):
     """Renders a quarter of the pixels, on a grid at a random offset, at the photo's own sharpness (Turbo-GS)."""
 
     def target(self, index: int) -> Target:
@@ -145,14 +144,14 @@ class Dilated(BlockFit):
 
 
 VARIANTS: dict[str, tuple[type[Fit], int]] = {
-    OWN: (BlockFit, 1),
+    OWN: (Fit, 1),
     "budget t^0.5": (PowerLaw, 1),
     "budget t": (Linear, 1),
     "votes by colour": (ByColor, 1),
     "a fifth of the votes by colour": (FifthByColor, 1),
     "cross-ray votes": (CrossRay, 1),
-    "2 photos a step": (BlockFit, 2),
-    "4 photos a step": (BlockFit, 4),
+    "2 photos a step": (Fit, 2),
+    "4 photos a step": (Fit, 4),
     "dilated rendering": (Dilated, 1),
 }
 """The fit and its number of photos a step."""

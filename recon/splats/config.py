@@ -12,14 +12,7 @@ class SplatsConfig(PhotosConfig):
     """Photos to splats. The presets trade time for quality; measured times are in benchmarks/README.md."""
 
     presets: ClassVar = {
-        "fast": {
-            "steps": 1500,
-            "splats": 50_000,
-            "sh_degree": 2,
-            "max_side": 512,
-            "turntable": 60,
-            "optimizer": "block-lm",
-        },
+        "fast": {"steps": 1500, "splats": 50_000, "sh_degree": 2, "max_side": 512, "turntable": 60},
         "medium": {},
         "high": {"steps": 6000, "splats": 150_000, "max_side": 1200},
     }

@@ -42,15 +42,17 @@ class SplatRule:
 
 ADAM = SplatRule(
     BlockRule(
-        rates=torch.tensor([2.5e-3] * 3 + [0.2] * 3 + [0.08] * 3 + [0.2]),
-        decays=torch.tensor([0.05] * 3 + [0.1] * 7),
+        rates=torch.tensor([8e-4] * 3 + [0.11] * 3 + [0.03] * 3 + [0.4]),
+        decays=torch.tensor([0.13] * 3 + [0.27] * 7),
         overlap=0.0,
+        momentum=0.65,
         cooldown=0.3,
     ),
-    constant=0.08,
-    harmonics=8e-3,
-    decay=0.1,
+    constant=0.14,
+    harmonics=0.016,
+    decay=0.27,
 )
+"""Found by ``benchmarks.splat_rates``, which found none for block-LM that served it better."""
 BLOCK_LM = replace(ADAM, geometry=replace(ADAM.geometry, overlap=10.0))
 
 
