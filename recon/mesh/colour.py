@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy import sparse
 from scipy.spatial import cKDTree
 from torch.nn.functional import grid_sample, normalize
 
 from recon.capture.capture import Array, Camera
 from recon.mesh.depth import DepthMap
 from recon.mesh.mesh import Mesh
+from recon.mesh.normals import vertex_normals
 
 
 class Colouring:
@@ -19,7 +19,7 @@ class Colouring:
     def __init__(self, mesh: Mesh) -> None:
         self._mesh = mesh
         self._points = torch.from_numpy(mesh.vertices)
-        self._normals = _vertex_normals(mesh)
+        self._normals = torch.from_numpy(vertex_normals(mesh.vertices, mesh.faces))
         self._sum = torch.zeros(len(mesh.vertices), 3)
         self._weight = torch.zeros(len(mesh.vertices), 1)
 
@@ -54,13 +54,3 @@ class Colouring:
             nearest = cKDTree(self._mesh.vertices[seen]).query(self._mesh.vertices[~seen])[1]
             colours[~seen] = colours[seen][nearest]
         return Mesh(self._mesh.vertices, self._mesh.faces, colours)
-
-
-def _vertex_normals(mesh: Mesh) -> torch.Tensor:
-    """(V, 3) float32 unit normals, the faces' weighted by area."""
-    a, b, c = (mesh.vertices[mesh.faces[:, i]] for i in range(3))
-    rows, columns = mesh.faces.T.ravel(), np.tile(np.arange(len(mesh.faces)), 3)
-    touching = sparse.csr_matrix(
-        (np.ones(len(rows), np.float32), (rows, columns)), (len(mesh.vertices), len(mesh.faces))
-    )
-    return normalize(torch.from_numpy(touching @ np.cross(b - a, c - a)), dim=1)
