@@ -21,8 +21,19 @@ def textured_obj(mesh: Mesh, name: str) -> dict[str, bytes]:
 
     The mesh has a texture. ``name`` should be plain: readers part lines at blanks.
     """
-    assert mesh.uvs is not None
+    return material(mesh, name) | {f"{name}.obj": surface(mesh, name)}
+
+
+def material(mesh: Mesh, name: str) -> dict[str, bytes]:
+    """Return the contents of the texture's and the material's files by their names; several OBJs may share them."""
     assert mesh.texture is not None
+    text = f"# Egregium\nnewmtl surface\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {name}_texture.png\n"
+    return {f"{name}_texture.png": png(mesh.texture), f"{name}.mtl": text.encode()}
+
+
+def surface(mesh: Mesh, name: str) -> bytes:
+    """Return the content of the OBJ, whose material is ``name``'s."""
+    assert mesh.uvs is not None
     places, corner = np.unique(mesh.uvs.reshape(-1, 2), axis=0, return_inverse=True)
     numbers = np.stack([mesh.faces, corner.reshape(-1, 3)], axis=2).reshape(-1, 6) + 1
     lines = [
@@ -34,12 +45,7 @@ def textured_obj(mesh: Mesh, name: str) -> dict[str, bytes]:
         _lines("f %d/%d %d/%d %d/%d", numbers),
         "",
     ]
-    material = f"# Egregium\nnewmtl surface\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {name}_texture.png\n"
-    return {
-        f"{name}_texture.png": png(mesh.texture),
-        f"{name}.mtl": material.encode(),
-        f"{name}.obj": "\n".join(lines).encode(),
-    }
+    return "\n".join(lines).encode()
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
