@@ -7,7 +7,7 @@ texture goes before colours at vertices, and these are multiplied by the factor,
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from recon.capture.capture import Array
-from recon.capture.colours import to_floats, to_srgb
+from recon.capture.colours import sample, to_floats, to_srgb
 from recon.capture.files import broken
 from recon.capture.images import FORMATS
 from recon.capture.mesh_guard import MOST_NUMBERS, Beside, guard_3mf, guard_glb, guard_obj
@@ -32,7 +32,7 @@ class MeshObject:
         vertices: (V, 3) float64.
         faces: (F, 3) int64, counter-clockwise seen from outside; none of a point cloud.
         colours: (V, 3) float32 in [0, 1], sRGB; None where there are none, or a texture.
-        uvs: (F, 3, 2) float32 places of the faces' corners in the texture, u right, v down; only with it.
+        uvs: (F, 3, 2) float32 places of the faces' corners in the texture, u right, v down; None where there are none.
         texture: (H, W, 3) float32 in [0, 1], sRGB, row 0 at the top.
     """
 
@@ -89,6 +89,55 @@ def read_objects(data: bytes, kind: str, path: Path) -> list[MeshObject]:
         raise broken(path, why) from error
 
 
+def joined(objects: list[MeshObject], path: Path) -> MeshObject:
+    """Return the objects with faces as one.
+
+    A texture is kept where all of them have the same one; else textures become colours at vertices. Texture coordinates
+    are kept where all have some and no texture was lost. Vertices in the same place (in float32) are one, unless they
+    carry colours of their own: STL has a vertex for each corner of each face, and the other formats repeat vertices
+    along the seams of textures and normals.
+
+    Raises:
+        InputError: none has a face (code ``"broken-file"``); ``path`` is the file that they are from.
+    """
+    objects = [one for one in objects if len(one.faces)]
+    if not objects:
+        raise broken(path, "it holds no triangles", "Give a mesh; point clouds and splats have no triangles.")
+    textures = {id(one.texture): one.texture for one in objects}
+    texture = next(iter(textures.values())) if len(textures) == 1 else None
+    parts = [_merged(one, painted=one.texture is not None and texture is None) for one in objects]
+    offsets = np.cumsum([0] + [len(part.vertices) for part in parts[:-1]])
+    colours = [part.colours for part in parts if part.colours is not None]
+    uvs = [part.uvs for part in parts if part.uvs is not None]
+    return MeshObject(
+        np.concatenate([part.vertices for part in parts]),
+        np.concatenate([part.faces + offset for part, offset in zip(parts, offsets, strict=True)]),
+        np.concatenate(colours) if len(colours) == len(parts) else None,
+        np.concatenate(uvs) if len(uvs) == len(parts) else None,
+        texture,
+    )
+
+
+def _merged(one: MeshObject, painted: bool) -> MeshObject:
+    """Return an object whose vertices in the same place are one, unless they have colours of their own.
+
+    Args:
+        one: the object.
+        painted: its texture becomes colours at its vertices, and its places in it go.
+    """
+    vertices, faces, colours, uvs = one.vertices, one.faces, one.colours, one.uvs
+    if painted and one.texture is not None and uvs is not None:
+        colours = np.zeros((len(vertices), 3), np.float32)
+        colours[faces.ravel()] = sample(one.texture, uvs).reshape(-1, 3)
+        uvs = None
+    if one.colours is None:
+        places = vertices.astype(np.float32)
+        _, first, inverse = np.unique(places, axis=0, return_index=True, return_inverse=True)
+        kept, place = np.unique(first[inverse], return_inverse=True)  # in the file's order
+        faces, vertices, colours = place[faces], vertices[kept], None if colours is None else colours[kept]
+    return replace(one, vertices=vertices, faces=faces, colours=colours, uvs=uvs)
+
+
 def _object(
     part: trimesh.Trimesh | trimesh.PointCloud,
     matrix: NDArray[np.float64],
@@ -103,24 +152,29 @@ def _object(
     faces = np.asarray(part.faces, np.int64).reshape(-1, 3)
     if faces.min(initial=0) < 0 or faces.max(initial=-1) >= len(vertices):
         raise ValueError(f"a face names vertex {faces.max()} (or a negative one) of {len(vertices)}")
-    texture, uvs, colours = None, None, None
-    image = _image(part)
+    texture, colours = None, None
+    uvs = _uvs(part, faces)
+    image = None if uvs is None else _image(part)
     if image is None:
         colours = _colours(part, linear)
     else:
         if id(image) not in images:
             images[id(image)] = _pixels(image)
         texture = images[id(image)]
-        uvs = (np.asarray(part.visual.uv)[:, :2] * [1, -1] + [0, 1]).astype(np.float32)[faces]  # trimesh's v runs up
     if np.linalg.det(matrix[:3, :3]) < 0:
         faces, uvs = faces[:, ::-1], None if uvs is None else uvs[:, ::-1]
     return MeshObject(vertices, faces, colours, uvs, texture)
 
 
-def _image(part: trimesh.Trimesh) -> Image.Image | None:
-    """Return the image of the object's texture, if it has one and coordinates in it."""
+def _uvs(part: trimesh.Trimesh, faces: NDArray[np.int64]) -> Array | None:
+    """Return the faces' places in a texture, if they have any."""
     if part.visual.kind != "texture" or part.visual.uv is None or len(part.visual.uv) != len(part.vertices):
         return None
+    return (np.asarray(part.visual.uv)[:, :2] * [1, -1] + [0, 1]).astype(np.float32)[faces]  # trimesh's v runs up
+
+
+def _image(part: trimesh.Trimesh) -> Image.Image | None:
+    """Return the image of the object's texture, if it has one."""
     material = part.visual.material
     image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     return image if image is not None and image.format in (None, "MPO", *FORMATS) else None

@@ -15,9 +15,8 @@ import numpy as np
 import trimesh
 
 from recon.capture.archive import extract_zip
-from recon.capture.colours import sample
 from recon.capture.files import broken, suffixes_of
-from recon.capture.mesh_file import MeshObject, read_objects
+from recon.capture.mesh_file import joined, read_objects
 from recon.errors import InputError
 from recon.events import Events
 from recon.export.colours import to_bytes
@@ -86,24 +85,16 @@ def read_mesh(path: Path) -> Mesh:
             return _read_zip(path, Path(folder) / "zip")
     with opened(path) as file:
         data = file.read()
-    objects = [one for one in read_objects(data, kind, path) if len(one.faces)]
-    if not objects:
-        raise broken(path, "it holds no triangles", "Give a mesh; point clouds and splats have no triangles.")
-    textures = {id(one.texture): one.texture for one in objects}
-    texture = next(iter(textures.values())) if len(textures) == 1 else None
-    meshes = [_mesh(one, texture is not None) for one in objects]
-    offsets = np.cumsum([0] + [len(mesh.vertices) for mesh in meshes])
-    colours = [mesh.colours for mesh in meshes if mesh.colours is not None]
-    uvs = [mesh.uvs for mesh in meshes if mesh.uvs is not None]
-    joined = Mesh(
-        np.concatenate([mesh.vertices for mesh in meshes]),
-        np.concatenate([mesh.faces + offset for mesh, offset in zip(meshes, offsets, strict=False)]).astype(np.int32),
-        np.concatenate(colours) if len(colours) == len(meshes) else None,
-        np.concatenate(uvs) if uvs else None,
-        texture,
+    one = joined(read_objects(data, kind, path), path)
+    mesh = Mesh(
+        one.vertices.astype(np.float32),
+        one.faces.astype(np.int32),
+        one.colours,
+        one.uvs if one.texture is not None else None,
+        one.texture,
     )
     try:
-        return joined.check()
+        return mesh.check()
     except InputError as error:
         raise broken(path, error.message[0].lower() + error.message[1:].rstrip(".")) from error
 
@@ -127,20 +118,3 @@ def _kind(path: Path) -> str:
         formats = ", ".join(FORMATS)
         raise InputError(f"{path}: {path.suffix or 'no suffix'} is no mesh format.", f"Use {formats}.", "bad-format")
     return path.suffix.lower()[1:]
-
-
-def _mesh(one: MeshObject, textured: bool) -> Mesh:
-    """Return an object as a mesh; ``textured``: it keeps its texture coordinates, rather than colours at its vertices.
-
-    Vertices in the same place become one, unless they have colours of their own.
-    """
-    vertices, faces, colours = one.vertices.astype(np.float32), one.faces.astype(np.int32), one.colours
-    if one.uvs is not None and one.texture is not None and not textured:
-        colours = np.zeros((len(vertices), 3), np.float32)
-        colours[faces.ravel()] = sample(one.texture, one.uvs).reshape(-1, 3)
-    if one.colours is None:
-        _, first, inverse = np.unique(vertices, axis=0, return_index=True, return_inverse=True)
-        kept, place = np.unique(first[inverse], return_inverse=True)  # in the file's order
-        faces = place[faces].astype(np.int32)
-        vertices, colours = vertices[kept], None if colours is None else colours[kept]
-    return Mesh(vertices, faces, colours, one.uvs if textured else None)
