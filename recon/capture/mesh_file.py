@@ -177,7 +177,10 @@ def _image(part: trimesh.Trimesh) -> Image.Image | None:
     """Return the image of the object's texture, if it has one."""
     material = part.visual.material
     image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
-    return image if image is not None and image.format in (None, "MPO", *FORMATS) else None
+    # Where a material is missing, trimesh puts a simple one of four grey pixels that come from no file.
+    converted = not isinstance(material, trimesh.visual.material.SimpleMaterial)
+    known = ("MPO", *FORMATS, None) if converted else ("MPO", *FORMATS)
+    return image if image is not None and image.format in known else None
 
 
 def _pixels(image: Image.Image) -> Array:

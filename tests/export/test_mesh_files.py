@@ -128,6 +128,13 @@ def test_a_foreign_texture_is_the_right_way_up(tmp_path, suffix):
     np.testing.assert_allclose(found * 255, [[0, 0, 100], [0, 200, 200], [200, 0, 0]], atol=1)
 
 
+def test_a_material_that_is_missing_gives_no_colours(tmp_path):
+    """What trimesh puts in its place is grey."""
+    (tmp_path / "a.obj").write_text("mtllib no.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nf 1/1 2/2 3/3\n")
+    back = read_mesh(tmp_path / "a.obj")
+    assert (back.texture, back.uvs, back.colours) == (None, None, None)
+
+
 def test_different_textures_become_vertex_colours(tmp_path):
     scene = trimesh.Scene([tile(np.full((4, 4, 3), 200)), tile(np.full((4, 4, 3), 100))])
     (tmp_path / "a.glb").write_bytes(scene.export(file_type="glb"))
