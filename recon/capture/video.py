@@ -10,26 +10,17 @@ camera that stands still fills one stretch, one that sweeps fills many.
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.errors import InputError
+from recon.capture.video_decode import Frame, Video, write_frame
 from recon.events import Events
-from recon.settings import settings
 
-_CONTAINERS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,asf"
-"""FFmpeg's names of what is opened. Others, such as playlists, make it open files and addresses that they name."""
-_MOST_RATE = 240
-"""Frames a second, at most: what has more frames for its length lies about their times."""
-_STAGE = "video"
 _CANDIDATES = 3  # slots per frame wanted
 _MIN_FRAMES = 24  # taken whatever the camera did, where there are as many
 _STEP = 0.01  # one frame for each hundredth of the picture's longest side that it moves
@@ -67,10 +58,6 @@ def extract_frames(path: Path, folder: Path, events: Events, max_frames: int = 1
         InputError: no video, one without frames, one that is too long (``RECON_MAX_VIDEO_MINUTES``, code
             ``"video-too-long"``) or too large (``RECON_MAX_MEGAPIXELS``).
     """
-    if not path.is_file():
-        raise InputError(f"{path} does not exist.", "Check the path for typing errors.", "no-such-path")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path.name} is empty (0 bytes).", "Copy it again, or give another video.", "no-frames")
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / ".candidates"
     shutil.rmtree(aside, ignore_errors=True)
@@ -85,128 +72,11 @@ def extract_frames(path: Path, folder: Path, events: Events, max_frames: int = 1
 
 def _collect(path: Path, aside: Path, events: Events, limit: int) -> list[_Candidate]:
     """Return at most ``limit`` candidates, the sharpest frame of each slot of time."""
-    try:
-        options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
-        container = av.open(f"file:{path.absolute()}", container_options=options)
-    except av.error.FFmpegError as error:
-        raise InputError(
-            f"{path.name} cannot be read as a video: {error.strerror}.",
-            "If it plays elsewhere, convert it to MP4 (H.264); if it does not, it was cut short: copy it again.",
-            "not-a-video",
-        ) from error
-    with container:
-        stream = _stream(path, container)
-        duration = _duration(container, stream)
-        _check_length(path, duration)
-        slots = _Slots(aside, limit, duration / limit)
-        rate = float(stream.guessed_rate or stream.average_rate or 30)
-        total = stream.frames or round(duration * rate)
-        frames = _Decoded(container, stream)
-        started = told = time.monotonic()
-        index, seconds, first = -1, 0.0, None
-        for index, frame in enumerate(frames):
-            moment = frame.time if frame.time is not None else index / rate
-            first = moment if first is None else first
-            seconds = max(seconds, moment - first)
-            _check_length(path, max(seconds, index / _MOST_RATE))
-            if not frame.is_corrupt:
-                _check_size(path, frame.width, frame.height, _aspect(stream))
-                slots.add(index, seconds, frame, _aspect(stream))
-            now = time.monotonic()
-            if now - told > 0.25:
-                told = now
-                eta = (now - started) / (index + 1) * max(0, total - index - 1) if total else None
-                events.progress(_STAGE, index + 1, max(total, index + 1), eta)
-            events.check()
-    candidates = slots.finish()
-    if not candidates:
-        raise InputError(
-            f"{path.name} has no frame that can be decoded.",
-            "Copy it again, or convert it to MP4 (H.264).",
-            "no-frames",
-        )
-    events.progress(_STAGE, index + 1, index + 1, 0.0)
-    if frames.damaged or seconds + 1 < 0.95 * duration:
-        events.warn(
-            f"{path.name} is damaged: {seconds:.0f} of {duration:.0f} seconds could be read"
-            f"{f', {frames.damaged} packets were skipped' if frames.damaged else ''}. What was read is used."
-        )
-    return candidates
-
-
-def _stream(path: Path, container: Any) -> Any:
-    streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    if not streams:
-        raise InputError(f"{path.name} holds no moving pictures.", "Give a video of the object.", "no-frames")
-    context = streams[0].codec_context
-    if context is None:
-        raise InputError(
-            f"The video codec of {path.name} is unknown.", "Convert it to MP4 (H.264).", "unsupported-format"
-        )
-    _check_size(path, context.width, context.height, _aspect(streams[0]))
-    streams[0].thread_type = "AUTO"
-    # The pictures themselves may be larger than the file says.
-    context.options = {"max_pixels": str(round(settings().max_megapixels * 1e6))}
-    return streams[0]
-
-
-def _check_size(path: Path, width: int, height: int, aspect: float) -> None:
-    limit = settings().max_megapixels
-    if width * height * max(1, aspect) > limit * 1e6:
-        raise InputError(
-            f"The frames of {path.name} are {width * aspect:.0f} × {height} pixels; {limit:g} megapixels is the limit.",
-            "Scale the video down, or raise RECON_MAX_MEGAPIXELS.",
-            "too-large",
-        )
-
-
-def _duration(container: Any, stream: Any) -> float:
-    """Return the length in seconds that the file states, 0 if it does not."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / av.time_base
-
-
-def _check_length(path: Path, seconds: float) -> None:
-    limit = settings().max_video_minutes
-    if seconds > limit * 60:
-        raise InputError(
-            f"{path.name} is longer than {limit:g} minutes.",
-            "Cut it to the part that goes around the object, or raise RECON_MAX_VIDEO_MINUTES.",
-            "video-too-long",
-        )
-
-
-def _aspect(stream: Any) -> float:
-    """Return the width of a pixel over its height."""
-    return float(stream.sample_aspect_ratio or 1)
-
-
-class _Decoded:
-    """Iterate over the frames that can be decoded; ``damaged`` counts the packets that cannot."""
-
-    def __init__(self, container: Any, stream: Any) -> None:
-        self._container, self._stream = container, stream
-        self.damaged = 0
-
-    def __iter__(self) -> Iterator[Any]:
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except av.error.FFmpegError:
-                self.damaged += 1
-                return
-            try:
-                frames = packet.decode()
-            except av.error.EOFError:
-                return
-            except av.error.FFmpegError:
-                self.damaged += 1
-                continue
-            yield from frames
+    with Video(path) as video:
+        slots = _Slots(aside, limit, video.duration / limit)
+        for frame in video.frames(events):
+            slots.add(frame)
+    return slots.finish()
 
 
 class _Slots:
@@ -215,37 +85,36 @@ class _Slots:
     def __init__(self, folder: Path, limit: int, length: float) -> None:
         self._folder, self._limit, self._length = folder, limit, length
         self._done: list[_Candidate] = []
-        self._best: tuple[int, float, float, Any, float] | None = None
+        self._best: tuple[float, Frame] | None = None
 
-    def add(self, index: int, seconds: float, frame: Any, aspect: float) -> None:
-        sharpness = _sharpness(frame)
-        if self._best is not None and self._slot(seconds, index) == self._slot(self._best[1], self._best[0]):
-            if sharpness > self._best[2]:
-                self._best = (index, seconds, sharpness, frame, aspect)
+    def add(self, frame: Frame) -> None:
+        sharpness = _sharpness(frame.picture)
+        if self._best is not None and self._slot(frame) == self._slot(self._best[1]):
+            if sharpness > self._best[0]:
+                self._best = (sharpness, frame)
             return
         self._write()
-        self._best = (index, seconds, sharpness, frame, aspect)
+        self._best = (sharpness, frame)
 
     def finish(self) -> list[_Candidate]:
         self._write()
         return self._done
 
-    def _slot(self, seconds: float, index: int) -> float:
-        return seconds // self._length if self._length > 0 else index
+    def _slot(self, one: Frame | _Candidate) -> float:
+        return one.seconds // self._length if self._length > 0 else one.index
 
     def _write(self) -> None:
         if self._best is None:
             return
-        index, seconds, sharpness, frame, aspect = self._best
+        sharpness, frame = self._best
         self._best = None
-        rgb = _upright(frame, aspect)
-        file = self._folder / f"frame_{index:06d}.jpg"
-        file.write_bytes(cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
+        rgb = frame.rgb()
+        file = write_frame(self._folder, frame.index, rgb)
         scale = _MOTION_SIDE / max(rgb.shape[:2])
         small = cv2.resize(
             cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA
         )
-        self._done.append(_Candidate(index, seconds, sharpness, small, file))
+        self._done.append(_Candidate(frame.index, frame.seconds, sharpness, small, file))
         if len(self._done) > self._limit:
             self._lengthen()
 
@@ -253,7 +122,7 @@ class _Slots:
         self._length = max(2 * self._length, 2 * self._done[-1].seconds / self._limit)
         best: dict[float, _Candidate] = {}
         for c in self._done:
-            slot = self._slot(c.seconds, c.index)
+            slot = self._slot(c)
             if slot not in best or c.sharpness > best[slot].sharpness:
                 best[slot] = c
         kept = {c.index for c in best.values()}
@@ -268,12 +137,6 @@ def _sharpness(frame: Any) -> float:
     size = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
     grey = frame.to_ndarray(format="gray", width=size[0], height=size[1], interpolation="AREA")
     return float(cv2.Laplacian(grey, cv2.CV_32F).var())
-
-
-def _upright(frame: Any, aspect: float) -> NDArray[np.uint8]:
-    """Return (H, W, 3) uint8 RGB with square pixels, turned as the video states."""
-    rgb = frame.to_ndarray(format="rgb24", width=max(1, round(frame.width * aspect)), height=frame.height)
-    return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90) % 4))
 
 
 def _choose(candidates: list[_Candidate], max_frames: int, events: Events) -> list[int]:

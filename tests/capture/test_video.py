@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import recon.capture.video as video
+import recon.capture.video_decode as video_decode
 from recon.capture.video import extract_frames
 from recon.errors import Cancelled, InputError
 from recon.events import Event, Events, Progress, Warned
@@ -110,7 +110,7 @@ def test_pixels_become_square(tmp_path: Path) -> None:
 
 
 def test_many_frames_without_a_stated_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(video, "_duration", lambda container, stream: 0.0)
+    monkeypatch.setattr(video_decode, "_duration", lambda container, stream: 0.0)
     path = make_video(tmp_path / "v.mp4", [picture(4.0 * i) for i in range(150)])
     found = numbers(extract_frames(path, tmp_path / "out", Events(), max_frames=10))
     assert len(found) == 10
@@ -186,7 +186,7 @@ def test_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: Calla
     error = refused(path, tmp_path / "out")
     assert error.code == "video-too-long"
     assert "RECON_MAX_VIDEO_MINUTES" in error.hint
-    monkeypatch.setattr(video, "_duration", lambda container, stream: 0.0)  # found out on the way
+    monkeypatch.setattr(video_decode, "_duration", lambda container, stream: 0.0)  # found out on the way
     assert refused(path, tmp_path / "out").code == "video-too-long"
     limits(max_video_minutes=4 / 60)
     assert extract_frames(path, tmp_path / "out", Events())
@@ -207,7 +207,7 @@ def test_a_picture_too_large(tmp_path: Path, limits: Callable[..., None], monkey
     limits(max_megapixels=0.01)
     path = make_video(tmp_path / "v.mp4", [picture(0)] * 3)
     assert refused(path, tmp_path / "out").code == "too-large"
-    monkeypatch.setattr(video, "_check_size", lambda *_: None)  # the container lies about its pictures' size
+    monkeypatch.setattr(video_decode, "_check_size", lambda *_: None)  # the container lies about its pictures' size
     assert refused(path, tmp_path / "out").code == "no-frames"
 
 
