@@ -131,7 +131,8 @@ def _merged(one: MeshObject, painted: bool) -> MeshObject:
         colours[faces.ravel()] = sample(one.texture, uvs).reshape(-1, 3)
         uvs = None
     if one.colours is None:
-        places = vertices.astype(np.float32)
+        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is for the reader to tell
+            places = vertices.astype(np.float32)
         _, first, inverse = np.unique(places, axis=0, return_index=True, return_inverse=True)
         kept, place = np.unique(first[inverse], return_inverse=True)  # in the file's order
         faces, vertices, colours = place[faces], vertices[kept], None if colours is None else colours[kept]
@@ -145,7 +146,8 @@ def _object(
     images: dict[int, Array],
 ) -> MeshObject:
     """Return the object moved by the (4, 4) ``matrix``; ``images`` are those read before, by their id."""
-    vertices = np.asarray(part.vertices, np.float64).reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]
+    with np.errstate(invalid="ignore"):
+        vertices = np.asarray(part.vertices, np.float64).reshape(-1, 3) @ matrix[:3, :3].T + matrix[:3, 3]
     if isinstance(part, trimesh.PointCloud):
         raw = np.asarray(part.colors)
         return MeshObject(vertices, np.empty((0, 3), np.int64), to_floats(raw) if len(raw) == len(vertices) else None)
