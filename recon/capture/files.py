@@ -5,10 +5,11 @@ A capture may come from a stranger (an upload), so a name in it never leads out 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from recon.errors import InputError
@@ -118,6 +119,16 @@ def mask_of(masks: dict[str, Path], name: str) -> Path | None:
         if str(key) in masks:
             return masks[str(key)]
     return None
+
+
+def once(path: Path, workdir: Path, what: str, make: Callable[[Path], None]) -> Path:
+    """Return the folder that ``make`` writes from the file ``path``, made only if this very file was not yet."""
+    state = path.stat()
+    key = hashlib.sha256(f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}".encode()).hexdigest()[:12]
+    folder = workdir / f"{what}-{key}"
+    if not folder.is_dir():
+        make(folder)
+    return folder
 
 
 def listed(names: Iterable[str], limit: int = 3) -> str:

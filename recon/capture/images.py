@@ -239,6 +239,20 @@ def read_mask(path: Path) -> Array:
     return (grey > 0).astype(np.float32) if grey.max() <= 1.5 / 255 else grey
 
 
+def is_empty_mask(path: Path) -> bool:
+    """Return whether a mask file, as :func:`read_mask` takes it, is 0 everywhere; several times faster.
+
+    Raises:
+        InputError: as :func:`check_image`.
+    """
+    with _opened(path) as image:
+        _header(path, image)
+        if "A" in image.getbands() or "transparency" in image.info:
+            rgba = np.asarray(image.convert("RGBA"))
+            return not (rgba[..., 3] if rgba[..., 3].min() < 255 else rgba[..., :3]).any()
+        return not np.any(np.asarray(image.convert("RGB") if image.mode == "P" else image))
+
+
 def read_depth(path: Path) -> NDArray[np.uint16]:
     """Read a depth map: (H, W) of 16 bits, as stored.
 

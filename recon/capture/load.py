@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from recon.capture.archive import extract_zip
 from recon.capture.capture import Capture
 from recon.capture.cloud import CLOUD_SUFFIXES, cloud_suffix, find_clouds, load_cloud
 from recon.capture.colmap import find_model, load_colmap
-from recon.capture.files import CAMERA_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, top_folder
+from recon.capture.files import CAMERA_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, once, top_folder
 from recon.capture.photos import find_videos, load_photos
 from recon.capture.rgbd import find_rgbd, load_rgbd
 from recon.capture.transforms import load_transforms
@@ -73,7 +71,7 @@ def _load(path: Path, events: Events, workdir: Path) -> Capture:
         raise InputError(f"{path} does not exist.", "Check the path for typing errors.", "no-such-path")
     suffix = path.suffix.lower()
     if suffix == ".zip":
-        folder = _once(path, workdir, "unpacked", lambda folder: extract_zip(path, folder, events))
+        folder = once(path, workdir, "unpacked", lambda folder: extract_zip(path, folder, events))
         try:
             return _load_folder(top_folder(folder), events, workdir)
         except InputError as error:  # people know the zip, not where it was unpacked
@@ -149,15 +147,5 @@ def _load_video(path: Path, events: Events, workdir: Path) -> Capture:
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
-    frames = load_photos(_once(path, workdir, "frames", extract), events)
+    frames = load_photos(once(path, workdir, "frames", extract), events)
     return replace(frames, kind="video", ordered=True)
-
-
-def _once(path: Path, workdir: Path, what: str, make: Callable[[Path], None]) -> Path:
-    """Return the folder that ``make`` writes from the file ``path``, made only if this very file was not yet."""
-    state = path.stat()
-    key = hashlib.sha256(f"{path.resolve()}|{state.st_size}|{state.st_mtime_ns}".encode()).hexdigest()[:12]
-    folder = workdir / f"{what}-{key}"
-    if not folder.is_dir():
-        make(folder)
-    return folder

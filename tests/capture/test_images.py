@@ -10,7 +10,15 @@ import pytest
 from capture_scenes import pixels
 from PIL import EpsImagePlugin, Image
 
-from recon.capture.images import check_image, check_images, read_depth, read_header, read_mask, read_photo
+from recon.capture.images import (
+    check_image,
+    check_images,
+    is_empty_mask,
+    read_depth,
+    read_header,
+    read_mask,
+    read_photo,
+)
 from recon.errors import Cancelled, InputError
 from recon.events import Events, Progress
 
@@ -211,3 +219,18 @@ def test_masks_of_every_make(tmp_path: Path) -> None:
     Image.fromarray(np.dstack([np.full((2, 2, 3), 9, np.uint8), labels * 255])).save(tmp_path / "cutout.png")
     for path in sorted(tmp_path.iterdir()):
         assert np.array_equal(read_mask(path), expected), path.name
+
+
+def test_empty_masks_of_every_make(tmp_path: Path) -> None:
+    one = np.array([[0, 0], [0, 1]], np.uint8)
+    for content, there in ((0 * one, "empty"), (one, "there")):
+        Image.fromarray(content * 255).save(tmp_path / f"{there}_grey.png")
+        Image.fromarray(content).save(tmp_path / f"{there}_labels.png")
+        Image.fromarray(content).convert("P").save(tmp_path / f"{there}_palette.png")
+        Image.fromarray(content.astype(np.uint16) * 9).save(tmp_path / f"{there}_deep.png")
+        white, opaque = np.full((2, 2, 3), 255, np.uint8), np.full((2, 2), 255, np.uint8)
+        Image.fromarray(np.dstack([white, content * 255])).save(tmp_path / f"{there}_cutout.png")
+        Image.fromarray(np.dstack([content[..., None].repeat(3, 2), opaque])).save(tmp_path / f"{there}_opaque.png")
+    for path in sorted(tmp_path.iterdir()):
+        assert is_empty_mask(path) == path.name.startswith("empty"), path.name
+        assert is_empty_mask(path) == (not read_mask(path).any()), path.name
