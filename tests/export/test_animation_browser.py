@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from animation_scenes import rolling
 from PIL import Image
-from test_animation import rolling
 
 from recon.export.animation import write_animation
 
@@ -72,7 +72,7 @@ def test_a_viewer_plays_it(tmp_path):
             corners = np.array(places).reshape(-1, 3)[np.array(indices).reshape(-1, 3)]
             # The viewer's frames are single precision, 60 a second.
             np.testing.assert_allclose(corners, expected[animation.mesh.faces], rtol=0, atol=1e-5)
-            for _ in range(100):  # until it is drawn
+            for _ in range(300):  # until it is drawn
                 page.wait_for_timeout(100)
                 now = seen(page)
                 changed = (np.abs(now - before).max(axis=2) > 20).mean()
