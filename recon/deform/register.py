@@ -1,0 +1,272 @@
+"""Non-rigid registration: deforms one surface, as rigidly as possible everywhere, until it lies on another.
+
+    minimise over v̂   Σ α [(n̂ + n)ᵀ(v̂ − u)]²  +  w Σᵢ 1/|Nᵢ| Σⱼ ‖(v̂ᵢ − v̂ⱼ) − Rᵢ(vᵢ − vⱼ)‖²
+
+by majorisation and minimisation: with the pairs (v̂, u), their weights α and normals n̂ = R n (:mod:`recon.deform.pairs`)
+and the local rotations R (:mod:`recon.deform.rigidity`) held at what they are, the sum is quadratic in v̂; its minimum
+gives the next ones. After a rigid alignment (:mod:`recon.deform.rigid`) first v̂ = B X, the few motions of a graph
+(:mod:`recon.deform.graph`), then every vertex by itself, v̂ = X:
+
+    (w BᵀL B + s DᵀD + ε + Bᵀ H B) X = w Bᵀb(R) + ε X₀ + Bᵀg
+
+is solved by conjugate gradients from where X is, preconditioned by a factorisation of the same matrix with each block
+of H replaced by a third of its trace: then the three coordinates part, and one small factorisation serves all. D is how
+differently neighbouring nodes move common vertices; ε keeps what nothing else holds where it is.
+
+ν, the distance at which a pair loses its say, begins at the one that nine in ten source vertices are within of the
+target, so that limbs that lie beside theirs are drawn there, and shrinks by DECAY to the mean edge length. Parts of the
+source without a target near have no say then and follow their neighbours: surfaces may overlap in part.
+
+Lengths are in diagonals of the source's bounding box.
+
+Source: Yao et al. 2025, "SPARE: Symmetrized Point-to-Plane Distance for Robust Non-Rigid 3D Registration" (TPAMI), §3
+and §4; what differs is said above and in :mod:`recon.deform.pairs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.linalg import splu
+from scipy.spatial import cKDTree
+
+from recon.capture.capture import Points
+from recon.deform.graph import DeformationGraph
+from recon.deform.pairs import Quadric, quadric
+from recon.deform.rigid import Rigid, align, kabsch
+from recon.deform.rigidity import Rigidity
+from recon.deform.surface import Indices, Surface, Vectors, surface_of
+from recon.errors import InputError
+from recon.events import Events
+from recon.mesh.mesh import Mesh
+from recon.solve.pcg import pcg
+
+RADIUS = 10.0
+"""Distance of the graph's nodes in mean edge lengths."""
+STIFFNESS = 10.0, 20.0
+"""w on the graph and by the vertex, in units of a pair."""
+SMOOTHNESS = 0.01
+"""s in units of a pair for each of the vertices that a node stands for."""
+LANDMARK = 1000.0
+"""Weight of a landmark, in units of a pair."""
+ITERATIONS = 30
+"""At most, of each stage."""
+START = 0.9
+"""Share of the source's vertices that are within the first ν of the target."""
+DECAY = 0.85
+LAST_NU = 2.0, 1.0
+"""The least ν of each stage, in mean edge lengths."""
+STILL = 0.01
+"""Root mean square of a stage's last step, in mean edge lengths."""
+TRIAL, FAR = 12, 10.0
+"""Iterations of the graph by which rigid alignments are compared, and the distance that counts at most, in mean edge
+lengths."""
+SIZES = 3.0
+"""Sizes of source and target that differ by more are warned of."""
+_HOLD = 1e-6
+_SOLVED, _PRODUCTS = 0.1, 60  # of each linear system: the next one starts there
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Where a source lies on a target.
+
+    Attributes:
+        vertices: (V, 3) float64, the source's vertices or points moved onto the target, in the input's units.
+        nearest: (V,) the target vertex or point that each has been paired with.
+        weight: (V,) how much of a match that is, 0 to 1; 0 where the target has nothing that fits.
+        rigid: the motion that was found first, in the input's units.
+        iterations: of the two stages.
+        warnings: what a person should know.
+    """
+
+    vertices: Vectors
+    nearest: Indices
+    weight: NDArray[np.float64]
+    rigid: Rigid
+    iterations: tuple[int, int]
+    warnings: tuple[str, ...]
+
+
+def register(
+    source: Mesh | Points,
+    target: Mesh | Points,
+    *,
+    landmarks: NDArray[np.integer] | None = None,
+    rigid: bool = True,
+    events: Events | None = None,
+) -> Registration:
+    """Return the source deformed onto the target.
+
+    Args:
+        source, target: meshes or clouds, in the same units. A cloud without normals has them estimated.
+        landmarks: (L, 2) pairs of a source and a target vertex that belong together.
+        rigid: whether the source may lie anywhere; if not it is deformed from where it is.
+        events: asked between iterations whether to stop.
+
+    Raises:
+        InputError: a surface that cannot be registered (codes ``"bad-mesh"``, ``"bad-cloud"``), or landmarks of another
+            shape or that name no vertex (code ``"bad-landmarks"``).
+    """
+    events = events or Events()
+    shapes = surface_of(source, "source"), surface_of(target, "target")
+    pairs = _checked(landmarks, shapes)
+    scale, shift = 1 / shapes[0].diagonal, shapes[0].points.mean(axis=0)
+    ours, theirs = (surface.moved(scale, shift) for surface in shapes)
+    motions = _motions(ours, theirs, pairs) if rigid else [Rigid(np.eye(3), np.zeros(3), np.nan)]
+    tried = [_Fit(ours, theirs, motion, pairs, events.check) for motion in motions]
+    if len(tried) > 1:
+        for candidate in tried:
+            candidate.coarse(TRIAL)
+    fit = min(tried, key=_Fit.cost)
+    motion = fit.motion
+    coarse, fine = fit.coarse(ITERATIONS), fit.fine()
+    found = fit.quadric()
+    _, first = np.unique(shapes[1].of_input, return_index=True)
+    whole = motion.translation / scale + shift - motion.rotation @ shift
+    return Registration(
+        vertices=(fit.moved / scale + shift)[ours.of_input],
+        nearest=first[found.nearest][ours.of_input],
+        weight=found.weight[ours.of_input],
+        rigid=Rigid(motion.rotation, whole, motion.distance / scale),
+        iterations=(coarse, fine),
+        warnings=_warnings(shapes),
+    )
+
+
+class _Fit:
+    """A deformation on its way.
+
+    Attributes:
+        motion: the rigid alignment it started from.
+        edge: mean edge length.
+        moved: (V, 3) v̂.
+    """
+
+    def __init__(
+        self, source: Surface, target: Surface, motion: Rigid, landmarks: Indices, check: Callable[[], None]
+    ) -> None:
+        self._source, self._target, self._landmarks, self._check = source, target, landmarks, check
+        self.motion, self.edge, self.moved = motion, source.spacing, motion.apply(source.points)
+        self._normals, self._rigidity = source.normals @ motion.rotation.T, Rigidity(self.moved, source.edges)
+        self._turned = np.broadcast_to(np.eye(3), (len(self.moved), 3, 3))
+        self._tree = cKDTree(target.points)
+        distance = self._tree.query(self.moved)[0]
+        self._nu = max(float(np.quantile(distance, START)), LAST_NU[0] * self.edge)
+        self._graph = DeformationGraph.on(self.moved, source.edges, RADIUS * self.edge)
+        self._X, self._done = self._graph.rest, 0
+
+    def cost(self) -> float:
+        """Return what deforms and what is apart, both ways and at most FAR, in squared edge lengths for a vertex."""
+        far = FAR * self.edge
+        there, here = self._tree.query(self.moved)[0], cKDTree(self.moved).query(self._target.points)[0]
+        apart = sum(float((np.minimum(distance, far) ** 2).mean()) for distance in (there, here))
+        deformed = STIFFNESS[0] * self._rigidity.energy(self.moved, self._turned) / len(self.moved)
+        return (apart + deformed) / self.edge**2
+
+    def coarse(self, iterations: int) -> int:
+        """Deform by the graph, up to so many iterations in all; return how many these have been."""
+        differences = self._graph.differences()
+        share = len(self.moved) / len(self._graph.nodes)
+        held = SMOOTHNESS * share * (differences.T @ differences)
+        self._X, done = self._stage(self._graph.basis, held, self._X, 0, iterations - self._done)
+        self._done += done
+        return self._done
+
+    def fine(self) -> int:
+        """Deform by the vertex; return the iterations."""
+        count = len(self.moved)
+        none = sparse.csr_array((count, count))
+        return self._stage(sparse.eye_array(count).tocsr(), none, self.moved, 1, ITERATIONS)[1]
+
+    def quadric(self) -> Quadric:
+        """Return what the pairs ask for now."""
+        turned = np.einsum("vij,vj->vi", self._turned, self._normals)
+        return quadric(self._source, self._target, self.moved, turned, self._nu, self._landmarks, LANDMARK)
+
+    def _stage(
+        self, basis: sparse.csr_array, held: sparse.csr_array, X: Vectors, number: int, most: int
+    ) -> tuple[Vectors, int]:
+        """Deform by (n, 3) X of (V, n) ``basis``, with (n, n) ``held`` besides; return X and the iterations."""
+        stiffness, last = STIFFNESS[number], LAST_NU[number] * self.edge
+        back = sparse.csr_array(basis.T)
+        regular = sparse.csr_array(
+            stiffness * (back @ self._rigidity.laplacian @ basis) + held + _HOLD * sparse.eye_array(basis.shape[1])
+        )
+        done = 0
+        while done < most:
+            done += 1
+            self._check()
+            data = self.quadric()
+            load = back @ (stiffness * self._rigidity.load(self._turned) + data.g) + _HOLD * X
+            X = _solved(regular, basis, back, data.H, load, X)
+            before, self.moved = self.moved, basis @ X
+            self._turned = self._rigidity.rotations(self.moved)
+            step = float(np.sqrt(((self.moved - before) ** 2).sum(axis=1).mean()))
+            if self._nu <= last and step < STILL * self.edge:
+                break
+            self._nu = max(DECAY * self._nu, last)
+        return X, done
+
+
+def _solved(
+    regular: sparse.csr_array, basis: sparse.csr_array, back: sparse.csr_array, H: Vectors, load: Vectors, X: Vectors
+) -> Vectors:
+    """Return (n, 3) X of (regular + Bᵀ H B) X = load, nearly, from an X."""
+    third = np.trace(H, axis1=1, axis2=2) / 3
+    near = sparse.csc_array(regular + back @ sparse.diags_array(third) @ basis)
+    options = {"SymmetricMode": True, "DiagPivotThresh": 0.0}
+    solve = splu(near, permc_spec="MMD_AT_PLUS_A", options=options).solve
+
+    def product(p: Vectors) -> Vectors:
+        result: Vectors = regular @ p + back @ np.einsum("vij,vj->vi", H, basis @ p)
+        return result
+
+    def flat(apply: Callable[[Vectors], Vectors]) -> Callable[[torch.Tensor], torch.Tensor]:
+        return lambda x: torch.from_numpy(apply(x.numpy().reshape(-1, 3)).ravel())
+
+    residual = torch.from_numpy((load - product(X)).ravel())
+    found = pcg(flat(product), residual, flat(solve), iterations=_PRODUCTS, tolerance=_SOLVED)
+    return X + found.x.numpy().reshape(-1, 3)
+
+
+def _motions(source: Surface, target: Surface, landmarks: Indices) -> list[Rigid]:
+    """Return rigid alignments to try: that of the landmarks where they settle it."""
+    ours, theirs = source.points[landmarks[:, 0]], target.points[landmarks[:, 1]]
+    if len(landmarks) < 3 or np.linalg.svd(ours - ours.mean(axis=0))[1][1] < 0.01:
+        return align(source, target)
+    rotation, translation = kabsch(ours, theirs)
+    apart = ours @ rotation.T + translation - theirs
+    return [Rigid(rotation, translation, float(np.sqrt((apart**2).sum(axis=1).mean())))]
+
+
+def _checked(landmarks: NDArray[np.integer] | None, shapes: tuple[Surface, Surface]) -> Indices:
+    """Return (L, 2) landmarks as numbers of distinct points."""
+    if landmarks is None:
+        return np.empty((0, 2), np.int64)
+    pairs = np.asarray(landmarks)
+    hint = "Give pairs of a source and a target vertex, counted from 0."
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or pairs.dtype.kind not in "iu":
+        raise InputError(f"The landmarks are {pairs.dtype} {pairs.shape}, not integers (L, 2).", hint, "bad-landmarks")
+    counts = [len(surface.of_input) for surface in shapes]
+    if (pairs < 0).any() or (pairs >= counts).any():
+        raise InputError(
+            f"A landmark names a vertex beyond the {counts[0]} of the source or the {counts[1]} of the target.",
+            hint,
+            "bad-landmarks",
+        )
+    return np.stack([surface.of_input[column] for surface, column in zip(shapes, pairs.T, strict=True)], axis=1)
+
+
+def _warnings(shapes: tuple[Surface, Surface]) -> tuple[str, ...]:
+    ratio = shapes[1].diagonal / shapes[0].diagonal
+    if 1 / SIZES <= ratio <= SIZES:
+        return ()
+    return (
+        f"The target is {ratio:.3g} times as large as the source: are both in the same units? Scale one to the other.",
+    )
