@@ -1,0 +1,139 @@
+"""Non-rigid registration beside trimesh's, and what rigid alignment alone gives.
+
+    python -m benchmarks.registration [--pairs test1 …] [--methods ours …] [--log FILE] [--write]
+
+test1 is SPARE's own pair (nonrigid_spare), whose vertices are the same ones: RMSE is of each to where it belongs, in
+the data's units. cat → lion and the camel's gallop (pose 1 to each of the others, every one meshed anew) have no such
+truth: there the distance of points to the other surface, both ways, in per cent of the target's diagonal. Flipped are
+faces that look away from the nearest one of the target. trimesh's nricp_amberg and nricp_sumner start from our rigid
+alignment and take minutes; ``--log`` keeps each run in a file, and what it holds already is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import trimesh
+from numpy.typing import NDArray
+
+from benchmarks.tables import machine, print_table, write_section
+from kernels.nearest import nearest
+from recon.deform.register import register
+from recon.deform.rigid import align
+from recon.deform.shape import shape_of
+from recon.mesh.mesh import Mesh
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+PYFM = DATA / "nonrigid_pyfm"
+GALLOP = [PYFM / "camel_gallop" / f"camel-gallop-{i:02d}.off.gz" for i in range(1, 11)]
+PAIRS = {
+    "test1": (DATA / "nonrigid_spare" / "test1" / "source.obj", DATA / "nonrigid_spare" / "test1" / "target.obj"),
+    "cat-lion": (PYFM / "cat-00.off", PYFM / "lion-00.off"),
+} | {f"camel 1-{i + 1}": (GALLOP[0], GALLOP[i]) for i in range(1, 10)}
+METHODS = ["rigid", "ours", "nricp_amberg", "nricp_sumner"]
+RIVALS = {"test1"}
+COLUMNS = ["pair", "method", "seconds", "RMSE", "to target %", "from target %", "farthest %", "flipped %"]
+Vectors = NDArray[np.float64]
+
+
+def read(path: Path) -> Mesh:
+    data = path.read_bytes()
+    unpacked = io.BytesIO(gzip.decompress(data) if path.suffix == ".gz" else data)
+    mesh = trimesh.load(unpacked, file_type=path.name.split(".")[1], process=False)
+    return Mesh(np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32))
+
+
+def run(pair: str, method: str) -> dict[str, Any]:
+    """Return one run's figures."""
+    source, target = (read(path) for path in PAIRS[pair])
+    begun = time.monotonic()
+    if method == "ours":
+        found = register(source, target).vertices
+    else:
+        found = rigidly(source, target)
+        if method != "rigid":
+            both = (found, source.faces), (target.vertices, target.faces)
+            meshes = [trimesh.Trimesh(vertices, faces, process=False) for vertices, faces in both]
+            found = np.asarray(getattr(trimesh.registration, method)(*meshes))
+    seconds = time.monotonic() - begun
+    return {"seconds": round(seconds, 2), **measure(found, source, target, pair == "test1")}
+
+
+def rigidly(source: Mesh, target: Mesh) -> Vectors:
+    shapes = shape_of(source, "source"), shape_of(target, "target")
+    scale, shift = 1 / shapes[0].diagonal, shapes[0].points.mean(axis=0)
+    motion = align(*(shape.moved(scale, shift) for shape in shapes))[0]
+    return motion.apply((source.vertices - shift) * scale) / scale + shift
+
+
+def measure(found: Vectors, source: Mesh, target: Mesh, same: bool) -> dict[str, Any]:
+    """Return distances to the target's surface and from its vertices, and the share of flipped faces."""
+    goal = target.vertices.astype(np.float64)
+    diagonal = float(np.linalg.norm(np.ptp(goal, axis=0))) / 100
+    there, here = distance(found, goal, target.faces)[0], distance(goal, found, source.faces)[0]
+    face = distance(found[source.faces].mean(axis=1), goal, target.faces)[1]
+    cosine = np.einsum("fi,fi->f", normals(found, source.faces), normals(goal, target.faces)[face])
+    figures = {"to": there.mean() / diagonal, "from": here.mean() / diagonal}
+    figures |= {"farthest": max(there.max(), here.max()) / diagonal, "flipped": 100 * (cosine < 0).mean()}
+    if same:
+        figures["rmse"] = np.sqrt(((found - goal) ** 2).sum(axis=1).mean())
+    return {name: round(float(value), 4) for name, value in figures.items()}
+
+
+def distance(points: Vectors, vertices: Vectors, faces: NDArray[np.int32]) -> tuple[Vectors, NDArray[np.int32]]:
+    squared, face, _ = nearest(torch.from_numpy(points), torch.from_numpy(vertices), torch.from_numpy(faces))
+    return squared.sqrt().numpy(), face.numpy()
+
+
+def normals(vertices: Vectors, faces: NDArray[np.int32]) -> Vectors:
+    a, b, c = (vertices[faces[:, k]] for k in range(3))
+    doubled: Vectors = np.cross(b - a, c - a)
+    return doubled
+
+
+def row(pair: str, method: str, figures: dict[str, Any]) -> list[Any]:
+    rmse = f"{figures['rmse']:.4f}" if "rmse" in figures else "–"
+    numbers = [f"{figures[key]:.3f}" for key in ("to", "from")]
+    return [pair, method, f"{figures['seconds']:.1f}", rmse, *numbers] + [
+        f"{figures[key]:.1f}" for key in ("farthest", "flipped")
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=list(PAIRS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--log", type=Path)
+    parser.add_argument("--write", action="store_true")
+    arguments = parser.parse_args()
+    log: Path | None = arguments.log
+    lines = log.read_text().splitlines() if log is not None and log.exists() else []
+    known = {(pair, method): figures for pair, method, figures in map(json.loads, lines)}
+    rows = []
+    for pair in arguments.pairs:
+        for method in arguments.methods:
+            if method.startswith("nricp") and pair not in RIVALS:
+                continue
+            if (pair, method) not in known:
+                known[pair, method] = run(pair, method)
+                line = json.dumps([pair, method, known[pair, method]])
+                print(line, flush=True)
+                if log is not None:
+                    with log.open("a") as file:
+                        file.write(line + "\n")
+            rows.append(row(pair, method, known[pair, method]))
+    print_table(COLUMNS, rows)
+    if arguments.write:
+        write_section("registration", f"{machine()}, {torch.get_num_threads()} threads", COLUMNS, rows)
+
+
+if __name__ == "__main__":
+    main()
