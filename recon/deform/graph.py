@@ -13,7 +13,7 @@ each other,
 
     ‖Aⱼ (pₖ − pⱼ) + qⱼ − qₖ‖²
 
-Sources: Sumner, Schmid, Pauly 2007, "Embedded Deformation for Surface Manipulation", §3 and §4; the weights are those of
+Sources: Sumner, Schmid, Pauly 2007, "Embedded Deformation for Shape Manipulation", §3 and §4; the weights are those of
 Li, Sumner, Pauly 2008, "Global Correspondence Optimization for Non-Rigid Registration of Depth Scans", §3.
 """
 

@@ -66,7 +66,9 @@ class Surface:
 
     def moved(self, scale: float, shift: Vectors) -> Surface:
         """Return the surface with points ``scale (p − shift)``."""
-        return Surface(scale * (self.points - shift), self.normals, self.oriented, self.edges, self.border, self.of_input)
+        return Surface(
+            scale * (self.points - shift), self.normals, self.oriented, self.edges, self.border, self.of_input
+        )
 
 
 def surface_of(surface: Mesh | Points, name: str) -> Surface:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from recon.deform.farthest import consistent, farthest_points
 from recon.deform.observations import Placed, Seen
+from recon.deform.rigid import kabsch
 from recon.deform.shape import Shape, Sheet, solve
 from recon.deform.sheet import neighbours
 
@@ -100,7 +101,7 @@ class TrackFit:
         rest = rest[seen]
         places = np.zeros((len(seen), 3))
         places[seen] = farthest_points(pixels[seen], self._K, *neighbours(rest), self._noise)
-        rotation, shift = rigid_motion(rest, places[seen])
+        rotation, shift = kabsch(rest, places[seen])
         vertices = self._sheet.template @ torch.from_numpy(rotation.T.copy()) + torch.from_numpy(shift)
         unsure = 6 * self._noise / self._K[0, 0] * float(places[seen, 2].mean())
         observed = Placed(torch.from_numpy(places), torch.from_numpy(np.where(seen, belief, 0)), 10 * unsure)
@@ -118,14 +119,3 @@ class TrackFit:
 
     def _solve(self, shape: Shape, start: Tensor) -> tuple[Tensor, int]:
         return solve(shape, start, STEPS, TOLERANCE, self._check)
-
-
-def rigid_motion(
-    source: NDArray[np.float64], target: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return rotation (3, 3) and shift (3,) that bring (N, 3) points nearest to others (Kabsch 1976)."""
-    a, b = source.mean(0), target.mean(0)
-    left, _, right = np.linalg.svd((source - a).T @ (target - b))
-    flip = np.diag([1.0, 1.0, np.linalg.det(left @ right)])
-    rotation = (left @ flip @ right).T
-    return rotation, b - rotation @ a

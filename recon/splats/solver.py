@@ -3,7 +3,7 @@
 Geometry is the ten unknowns a splat of :mod:`kernels.splat_jacobian`: a rotation turns it about its own axes, so that
 no unknown is spent on a quaternion's length. Block-LM damps each splat's exact block of Jᵀ W J
 (:mod:`recon.solve.block_lm`); with an overlap of zero it is Adam. Colours go by Adam in both: curvature by their
-coefficients brought nothing. Rates are 5 to 100 times those of 3DGS, made safe by the limits on each step.
+coefficients brought nothing. Rates are 5 to 130 times those of 3DGS, made safe by the limits on each step.
 """
 
 from __future__ import annotations

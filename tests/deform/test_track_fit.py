@@ -11,7 +11,7 @@ from sheets import SIZE, Array, K, cone, cylinder, folded, nodes, posed, project
 
 from recon.deform.farthest import farthest_points
 from recon.deform.sheet import grid_faces, neighbours, sheet_through
-from recon.deform.track_fit import TrackFit, rigid_motion
+from recon.deform.track_fit import TrackFit
 from recon.errors import InputError
 
 BENT: dict[str, Callable[[Array], Array]] = {"cylinder": cylinder, "cone": cone, "folded": folded}
@@ -85,11 +85,3 @@ def test_grids_are_wound_alike() -> None:
     a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     assert (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0] == 1).all()
     assert len(faces) == 12
-
-
-def test_rigid_motions_are_proper() -> None:
-    points = np.random.default_rng(6).normal(size=(10, 3))
-    rotation, shift = rigid_motion(points, posed(points, 3))
-    np.testing.assert_allclose(points @ rotation.T + shift, posed(points, 3), atol=1e-9)
-    assert np.linalg.det(rotation) == pytest.approx(1)
-    assert np.linalg.det(rigid_motion(points, points * [1, 1, -1])[0]) == pytest.approx(1)
