@@ -5,9 +5,9 @@
 The two sequences of ``isometric_tracks``, ten frames each, far apart in time. The template is a sheet through the
 points of the first frame; nothing else of the truth is seen. ``noise`` is added to the tracks. ``error`` is the mean
 distance of points from the truth, over all frames; ``scaled`` the same after each frame was scaled about the camera to
-fit best: how far away a surface is comes from the template's size alone. ``strain`` is the largest |λ − 1| of a triangle
-between tracked points against the first frame, median and 95th percentile; in the rows ``truth`` it says how far the
-truth itself is from keeping its metric.
+fit best: how far away a surface is comes from the template's size alone. ``strain`` is the largest |λ − 1| of a
+triangle between tracked points against the first frame, median and 95th percentile; in the rows ``truth`` it says how
+far the truth itself is from keeping its metric.
 """
 
 from __future__ import annotations
