@@ -19,7 +19,7 @@ PIPELINE = Pipeline(
     (
         Stage("load", load),
         Stage("poses", poses, settings=("seed",), inputs=("load",)),
-        Stage("field", field, settings=(*_PHOTOS, "resolution"), inputs=("poses",)),
+        Stage("field", field, settings=(*_PHOTOS, "resolution"), inputs=("poses",), version=2),
         Stage("fit", fit, settings=("steps", "views_per_step", "smoothness"), inputs=("field",), version=2),
         Stage("refine", refine, settings=("finish", "faces"), inputs=("fit",)),
         Stage("mesh", mesh, settings=("faces",), inputs=("refine",)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file
@@ -24,10 +24,12 @@ from recon.isosurface.view import Triangles
 from recon.job_checkpoint import write_tensors
 from recon.pipelines.context import Context
 from recon.pipelines.photo_stages import capture_of
-from recon.pipelines.splats_fit import fit as fit_splats
+from recon.pipelines.splats_fit import fit_as
 from recon.pipelines.splats_mesh import DepthMaps, bounds_of, depth_of, spread
 from recon.splats.config import SplatsConfig
+from recon.splats.fit import Fit
 from recon.splats.model import Splats
+from recon.splats.solver import SETTLING, SplatRule
 
 MeshContext = Context[MeshConfig]
 
@@ -36,6 +38,12 @@ FIRST = 2
 SPLATS: dict[str, Any] = {"steps": 800, "splats": 30_000, "sh_degree": 1}
 SPLATS_SIDE = 400
 """The splats that only have to show where things are, and the photos that they are fitted to."""
+
+
+class SettlingFit(Fit):
+    """Splats that only have to show where things are."""
+
+    rule: ClassVar[SplatRule] = SETTLING
 
 
 def field(context: MeshContext) -> None:
@@ -59,7 +67,7 @@ def _from_depth(context: MeshContext, cells: int) -> tuple[Box, Tensor]:
     side = min(own.max_side, SPLATS_SIDE)
     config = SplatsConfig(**SPLATS, max_side=side, background=own.background, hold_out=own.hold_out, seed=own.seed)
     with context.within(config) as inner:
-        fit_splats(inner)
+        fit_as(SettlingFit, inner)
         prepared = capture_of(inner)
     splats = _splats(context.folder)
     views = spread(prepared.views(prepared.train), side)

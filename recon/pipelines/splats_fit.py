@@ -38,11 +38,16 @@ KINDS: dict[str, type[Fit]] = {"adam": Fit, "block-lm": BlockFit, "lm": LMFit, "
 
 def fit(context: SplatsContext) -> None:
     """Fit the splats to the training photos, watched by the validation photos."""
+    fit_as(KINDS[context.config.optimizer], context)
+
+
+def fit_as(kind: type[Fit], context: SplatsContext) -> None:
+    """Do the same by a kind of fit, whatever the settings say of it."""
     prepared = capture_of(context)
     photos, background = _photos(context, prepared, prepared.train)
     watched = _photos(context, prepared, prepared.validation)[0]
     write_json(context.folder / "photos.json", {"masks": any(p.levels[0].mask is not None for p in photos)})
-    model, best = _begun(context, prepared, photos, background)
+    model, best = _begun(kind, context, prepared, photos, background)
     model.check = context.events.check
     watch = Watch(context, model, best, watched)
     steps = model.run()
@@ -146,16 +151,16 @@ class Watch:
 
 
 def _begun(
-    context: SplatsContext, prepared: Prepared, photos: list[TrainingPhoto], background: Tensor
+    kind: type[Fit], context: SplatsContext, prepared: Prepared, photos: list[TrainingPhoto], background: Tensor
 ) -> tuple[Fit, Best]:
     """Return the fit and its best model so far, from the checkpoint where there is one."""
     config, checkpoint = context.config, context.load_checkpoint()
     if checkpoint is None:
         points = _initial_points(context, prepared, photos)
-        return KINDS[config.optimizer](splats_at(points, config.sh_degree), photos, background, config), Best()
+        return kind(splats_at(points, config.sh_degree), photos, background, config), Best()
     tensors, state = checkpoint
     parameters = {n.removeprefix("splats."): t for n, t in tensors.items() if n.startswith("splats.")}
-    model = KINDS[config.optimizer](Splats(**parameters), photos, background, config)
+    model = kind(Splats(**parameters), photos, background, config)
     model.load_state(tensors, state["step"], state["initial_count"])
     return model, Best(**state["best"], tensors={n: t for n, t in tensors.items() if n.startswith("best.")})
 

@@ -55,6 +55,20 @@ ADAM = SplatRule(
 """Found by ``benchmarks.splat_rates``, which found none for block-LM that served it better."""
 BLOCK_LM = replace(ADAM, geometry=replace(ADAM.geometry, overlap=10.0))
 
+SETTLING = SplatRule(
+    BlockRule(
+        rates=torch.tensor([2.5e-3] * 3 + [0.2] * 3 + [0.08] * 3 + [0.2]),
+        decays=torch.tensor([0.05] * 3 + [0.1] * 7),
+        overlap=0.0,
+        cooldown=0.3,
+    ),
+    constant=0.08,
+    harmonics=8e-3,
+    decay=0.1,
+)
+"""Adam's, for fits that are to show where things are: means that go farther and opacities that grow more slowly leave
+fewer splats afloat in an empty room, and renders that are a little worse."""
+
 
 class SplatSolver:
     """The averages of all splats, and the steps that follow from them.

@@ -94,7 +94,7 @@ def test_wrong_poses_are_found_again(kind: type[Fit]) -> None:
     ]
     errors, off = {}, {}
     for refine in (False, True):
-        model = start(400, kind, photos, refine_cameras=refine)
+        model = start(600, kind, photos, refine_cameras=refine)
         for _ in model.run():
             pass
         errors[refine] = error(model)
