@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recon.mesh.topology import adjacent, directed_edges
+
 
 class Bending:
     """Hinges of a mesh.
@@ -27,7 +29,7 @@ class Bending:
     """
 
     def __init__(self, template: Tensor, faces: Tensor) -> None:
-        self.hinges = torch.from_numpy(hinges_of(faces.numpy()))
+        self.hinges = torch.from_numpy(hinges_of(faces.int().numpy()))
         x0, x1, x2, x3 = template[self.hinges].unbind(1)
         area = (torch.linalg.cross(x1 - x0, x2 - x0).norm(dim=1) + torch.linalg.cross(x3 - x0, x1 - x0).norm(dim=1)) / 2
         self._scale = area.rsqrt() * (x1 - x0).norm(dim=1)
@@ -60,13 +62,8 @@ class Bending:
         return torch.atan2(sine, (left * right).sum(1))
 
 
-def hinges_of(faces: NDArray[np.int64]) -> NDArray[np.int64]:
+def hinges_of(faces: NDArray[np.int32]) -> NDArray[np.int64]:
     """Return (E, 4): the inner edges of a manifold mesh, as their first face runs, then the two corners across."""
-    starts, ends, across = faces.ravel(), np.roll(faces, -1, 1).ravel(), np.roll(faces, -2, 1).ravel()
-    count = int(faces.max()) + 1
-    forward, backward = starts * count + ends, ends * count + starts
-    order = np.argsort(backward)
-    place = np.searchsorted(backward[order], forward).clip(max=len(order) - 1)
-    twin = order[place]
-    paired = (backward[twin] == forward) & (starts < ends)
-    return np.stack([starts, ends, across, across[twin]], 1)[paired]
+    pairs = adjacent(faces)
+    across = faces[pairs // 3, (pairs + 2) % 3]
+    return np.concatenate([directed_edges(faces)[pairs[:, 0]], across], 1)
