@@ -1,9 +1,9 @@
 """The shape of a template in one frame: what was observed of it, with its metric kept and little bending.
 
-    E(x) = Σ ρ(residual²) / (Σ belief · unit²)  +  Σ_f a_f |S_f|² / ε²  +  β Σ_e bend_e²
+    E(x) = Σ_o Σ ρ(residual²) / Σ belief  +  Σ_f a_f |S_f|² / ε²  +  β Σ_e bend_e²
 
-the mean squared error of what was observed (:mod:`recon.deform.observations`) in units of its noise, the strain in
-units of ε = 1 % (:mod:`recon.deform.membrane`, a_f being shares of the area) and the change of curvature
+the mean squared error of each kind of observation (:mod:`recon.deform.observations`) in units of its noise, the strain
+in units of ε = 1 % (:mod:`recon.deform.membrane`, a_f being shares of the area) and the change of curvature
 (:mod:`recon.deform.bending`), which has no unit. It is minimised by Levenberg–Marquardt (:mod:`recon.solve.lm`).
 
 Sources: as of the terms; Salzmann & Fua 2010, "Deformable surface 3D reconstruction from monocular images", for the
@@ -52,37 +52,39 @@ class Shape:
     Attributes:
         sheet: the template.
         observed: of its points.
-        noise: unit of the residuals: their standard deviation where nothing is wrong.
         bending: β.
     """
 
     sheet: Sheet
-    observed: Observation
-    noise: float
+    observed: tuple[Observation, ...]
     bending: float
 
     def cost(self, state: Tensor) -> float:
         """Return E / 2."""
         sheet = self.sheet
-        squares = self.observed.residuals(sheet.points.at(state)).square().sum(1)
-        if torch.isinf(squares).any():
-            return float("inf")
-        limit = self.observed.scale**2
-        observed = (self._share * limit * squares / (limit + squares)).sum()
+        points, observed = sheet.points.at(state), 0.0
+        for one in self.observed:
+            squares = one.residuals(points).square().sum(1)
+            if torch.isinf(squares).any():
+                return float("inf")
+            limit = one.scale**2
+            observed += float((_shares(one) * limit * squares / (limit + squares)).sum())
         strain = (sheet.membrane.shares * sheet.membrane.strain(state).square().sum(1)).sum() / STRAIN**2
-        return 0.5 * float(observed + strain + self.bending * sheet.bending.residuals(state).square().sum())
+        return 0.5 * (observed + float(strain + self.bending * sheet.bending.residuals(state).square().sum()))
 
     def linearise(self, state: Tensor) -> Equations:
         """Return Gauss–Newton's equations, robust losses by their weights at ``state``."""
         sheet = self.sheet
-        points = sheet.points.at(state)
-        r = self.observed.residuals(points)
-        limit = self.observed.scale**2
-        weights = self._share * (limit / (limit + r.square().sum(1))).square()
+        points, sums = sheet.points.at(state), []
+        for one in self.observed:
+            r = one.residuals(points)
+            limit = one.scale**2
+            weights = _shares(one) * (limit / (limit + r.square().sum(1))).square()
+            sums.append(_term(r, sheet.points.carried(one.jacobian(points)), weights))
         bend = sheet.bending.residuals(state)
         return sheet.pattern.assemble(
             [
-                _term(r, sheet.points.carried(self.observed.jacobian(points)), weights),
+                Term(sum(one.gradient for one in sums), sum(one.blocks for one in sums)),
                 _term(sheet.membrane.strain(state), sheet.membrane.jacobian(state), sheet.membrane.shares / STRAIN**2),
                 _term(bend[:, None], sheet.bending.jacobian(state)[:, None], torch.full_like(bend, self.bending)),
             ]
@@ -91,11 +93,6 @@ class Shape:
     def moved(self, state: Tensor, step: Tensor) -> Tensor:
         """Return other vertices."""
         return state + step.view_as(state)
-
-    @property
-    def _share(self) -> Tensor:
-        belief = self.observed.belief
-        return belief / (belief.sum().clamp(min=1e-9) * self.noise**2)
 
 
 def solve(
@@ -116,6 +113,11 @@ def solve(
         if report.converged(tolerance):
             return state, taken
     return state, steps
+
+
+def _shares(observed: Observation) -> Tensor:
+    """Return (N,) how much each point counts."""
+    return observed.belief / observed.belief.sum().clamp(min=1e-9)
 
 
 def _term(residuals: Tensor, jacobian: Tensor, weights: Tensor) -> Term:

@@ -2,8 +2,8 @@
 
 Two starts are tried: the frame before, and the template bent to where an inextensible surface's points must about be
 (:mod:`recon.deform.farthest`), which needs no frame before and settles the sense of bends. Each is first solved stiffly
-with all tracks believed; the better one is let loose, with wrong tracks left out. The better one is that of lower
-energy: nothing else is known of a frame.
+with all tracks believed, then let loose, with wrong tracks left out. The better one is that of lower energy: nothing
+else is known of a frame.
 """
 
 from __future__ import annotations
@@ -81,17 +81,18 @@ class TrackFit:
         starts = [] if before is None else [(False, before, 0)]
         if (belief > 0).sum() >= 4:
             starts.append((True, *self._bent(pixels, belief)))
-        tried = []
-        shape = self._shape(pixels, belief, STIFF * BENDING, 1e3)
+        stiff, loose = self._shape(pixels, belief, STIFF * BENDING, 1e3), self._shape(pixels, belief, BENDING, WRONG)
+        tried, total = [], 0
         for bent, start, steps in starts:
-            if shape.cost(start) < float("inf"):
-                vertices, taken = self._solve(shape, start)
-                tried.append((shape.cost(vertices), bent, vertices, steps + taken))
-        _, bent, vertices, _ = min(tried, key=lambda one: one[0])
-        shape = self._shape(pixels, belief, BENDING, WRONG)
-        vertices, steps = self._solve(shape, vertices)
-        distance = shape.observed.residuals(self._sheet.points.at(vertices)).norm(dim=1)
-        return FrameShape(vertices, shape.cost(vertices), distance, steps + sum(one[3] for one in tried), bent)
+            if stiff.cost(start) < float("inf"):
+                vertices, first = self._solve(stiff, start)
+                vertices, second = self._solve(loose, vertices)
+                tried.append((loose.cost(vertices), bent, vertices))
+                total += first + second
+            total += steps
+        cost, bent, vertices = min(tried, key=lambda one: one[0])
+        distance = self._noise * loose.observed[0].residuals(self._sheet.points.at(vertices)).norm(dim=1)
+        return FrameShape(vertices, cost, distance, total, bent)
 
     def _bent(self, pixels: NDArray[np.float64], belief: NDArray[np.float64]) -> tuple[Tensor, int]:
         """Return the template bent to where its points must about be, and the steps that took."""
@@ -104,18 +105,18 @@ class TrackFit:
         rotation, shift = kabsch(rest, places[seen])
         vertices = self._sheet.template @ torch.from_numpy(rotation.T.copy()) + torch.from_numpy(shift)
         unsure = 6 * self._noise / self._K[0, 0] * float(places[seen, 2].mean())
-        observed = Placed(torch.from_numpy(places), torch.from_numpy(np.where(seen, belief, 0)), 10 * unsure)
+        observed = Placed(torch.from_numpy(places), torch.from_numpy(np.where(seen, belief, 0)), unsure, 10)
         steps = 0
         for stiff in PLACED:
-            vertices, taken = self._solve(Shape(self._sheet, observed, unsure, stiff * BENDING), vertices)
+            vertices, taken = self._solve(Shape(self._sheet, (observed,), stiff * BENDING), vertices)
             steps += taken
         return vertices, steps
 
     def _shape(self, pixels: NDArray[np.float64], belief: NDArray[np.float64], bending: float, wrong: float) -> Shape:
         pixels = np.where(belief[:, None] > 0, pixels, 0)
         K = torch.from_numpy(self._K)
-        seen = Seen(torch.from_numpy(pixels), torch.from_numpy(belief), K, wrong * self._noise)
-        return Shape(self._sheet, seen, self._noise, bending)
+        seen = Seen(torch.from_numpy(pixels), torch.from_numpy(belief), K, self._noise, wrong)
+        return Shape(self._sheet, (seen,), bending)
 
     def _solve(self, shape: Shape, start: Tensor) -> tuple[Tensor, int]:
         return solve(shape, start, STEPS, TOLERANCE, self._check)

@@ -11,7 +11,7 @@ from sheets import K, cylinder, flat, nodes, posed, tracked_sheet
 from torch import Tensor
 
 from recon.deform.assembly import Pattern, Term
-from recon.deform.observations import Placed, Seen
+from recon.deform.observations import Looking, Outlined, Placed, Seen
 from recon.deform.shape import Shape
 from recon.solve.pcg import dot
 
@@ -58,7 +58,14 @@ def test_derivatives_are_those_of_autograd() -> None:
         found = owner.jacobian(x)
         torch.testing.assert_close(found.reshape(len(elements), dense.shape[1], -1), of_elements(dense, elements))
     points, ones = sheet.points.at(x), torch.ones(6, dtype=torch.float64)
-    for observed in (Seen(points[:, :2], ones, torch.from_numpy(K), 3.0), Placed(points + 1, ones, 3.0)):
+    camera, look = torch.from_numpy(K), torch.from_numpy(np.random.default_rng(0).random((480, 640, 2)))
+    observations = (
+        Seen(points[:, :2], ones, camera, 2.0, 3.0),
+        Looking(look, torch.zeros(6, 2, dtype=torch.float64), ones, camera, 0.1, 3.0),
+        Outlined(look[:, :, :1] - 0.5, torch.arange(6) < 2, ones, camera, 2.0, 3.0),
+        Placed(points + 1, ones, 2.0, 3.0),
+    )
+    for observed in observations:
         dense = torch.func.jacrev(lambda v, o=observed: o.residuals(sheet.points.at(v)))(x)
         found = sheet.points.carried(observed.jacobian(points))
         torch.testing.assert_close(found, of_elements(dense, sheet.points.corners))
@@ -73,12 +80,12 @@ def test_gradient_is_that_of_the_cost() -> None:
     pixels = sheet.points.at(sheet.template)
     pixels = (pixels @ torch.from_numpy(K).T)[:, :2] / 500
     pixels[3] += 40
-    shape = Shape(sheet, Seen(pixels, belief, torch.from_numpy(K), 5.0), 1.0, 0.02)
+    shape = Shape(sheet, (Seen(pixels, belief, torch.from_numpy(K), 1.0, 5.0),), 0.02)
     direction = disturbed(torch.zeros_like(x))
     slope = (shape.cost(x + 1e-5 * direction) - shape.cost(x - 1e-5 * direction)) / 2e-5
     assert dot(shape.linearise(x).gradient, direction.flatten()) == pytest.approx(slope, rel=1e-6)
     pixels[0] += 1e6  # one that is not seen
-    assert shape.cost(x) == pytest.approx(Shape(sheet, shape.observed, 1.0, 0.02).cost(x))
+    assert shape.cost(x) == pytest.approx(Shape(sheet, shape.observed, 0.02).cost(x))
     assert shape.cost(x * torch.tensor([1.0, 1, -1])) == math.inf, "behind the camera"
 
 
