@@ -252,7 +252,7 @@ def _add_batch(command: argparse.ArgumentParser) -> None:
 
 def _add_choosers(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--pipeline", metavar="NAME", help="splats (the default), mesh or points; each has settings of its own"
+        "--pipeline", metavar="NAME", help="splats (the default), mesh, points or deform; each has settings of its own"
     )
     command.add_argument(
         "--config", metavar="FILE", type=Path, help="YAML file of settings, such as a job's config.yaml"

@@ -11,7 +11,7 @@
         max_side: 800
 
 What the manifest says wins over the environment, a flag of ``recon batch`` over the manifest. Where nothing names a
-pipeline, clouds and meshes get ``points`` and all else ``splats``.
+pipeline, clouds and meshes get ``points``, surfaces that deform ``deform`` and all else ``splats``.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from recon.capture.cloud import cloud_suffix, find_clouds
+from recon.capture.deform_folder import is_deform
 from recon.capture.files import CAMERA_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_junk, listed, numbered, walk
 from recon.config import ENVIRONMENT, nearest, read_yaml
 from recon.errors import InputError
@@ -64,7 +65,11 @@ class Entry:
         """Return the name of its pipeline; None where it is left to :func:`recon.pipelines.prepare`."""
         if given := flag or self.choices.get("pipeline"):
             return given
-        return None if os.environ.get(f"{ENVIRONMENT}PIPELINE") or not _is_cloud(self.input) else "points"
+        if os.environ.get(f"{ENVIRONMENT}PIPELINE"):
+            return None
+        if self.input.is_dir() and is_deform(self.input):
+            return "deform"
+        return "points" if _is_cloud(self.input) else None
 
 
 def read(source: Path, out: Path) -> tuple[list[Entry], list[str]]:

@@ -18,6 +18,7 @@ WORDS = {
     "splats": "Splats: a scene as it looks, from photos",
     "mesh": "Mesh: one thing, watertight and textured, from photos",
     "points": "Mesh of a point cloud or scan",
+    "deform": "Moving surface: a template that bends as a video shows it",
 }
 """What each pipeline is for."""
 
@@ -25,7 +26,12 @@ WORDS = {
 def found_text(found: Mapping[str, Any]) -> str:
     """Return what an inspection found, its problems first."""
     photos, points = found["photos"], found["points"]
-    if photos:
+    if found["kind"] == "deform":
+        what = [f"{photos} frames" if photos else "no frames"]
+        what.append(f"masks on {found['masked']}" if found["masked"] else "no masks")
+        what.append(f"{points:,} point tracks" if points else "point tracks to be found")
+        what.append(f"a template of {found['faces']:,} faces" if found["faces"] else "no template")
+    elif photos:
         what = [f"{photos} {KINDS.get(found['kind'], 'photos')}"]
         width, height, _ = found["sizes"][0]
         what.append(f"{width} × {height}")

@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from recon.capture.files import inside, is_junk
+from recon.capture.files import inside, is_junk, once
 from recon.errors import InputError
 from recon.events import Events
 from recon.settings import settings
@@ -76,6 +76,11 @@ def extract_zip(path: Path, folder: Path, events: Events, stage: str = "load") -
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def unpacked(path: Path, events: Events, workdir: Path) -> Path:
+    """Return the folder under ``workdir`` that a zip was unpacked to, once; raises as :func:`extract_zip`."""
+    return once(path, workdir, "unpacked", lambda folder: extract_zip(path, folder, events))
 
 
 def _check_directory(path: Path) -> None:

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.capture.archive import unpacked
 from recon.capture.camera_file import read_camera
 from recon.capture.capture import Photo, View
 from recon.capture.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, listed, numbered, once, top_folder, walk
@@ -63,13 +64,21 @@ class DeformCapture:
     warnings: tuple[str, ...] = ()
 
 
+def is_deform(folder: Path) -> bool:
+    """Return whether a folder looks like a capture of a surface that deforms, whole or not."""
+    root = top_folder(folder)
+    tracked = (root / "tracks.npz").is_file()
+    modelled = any((root / f"template{suffix}").is_file() for suffix in SUFFIXES)
+    return tracked or (modelled and (root / "camera.json").is_file())
+
+
 def load_deform(path: Path, events: Events, workdir: Path) -> DeformCapture:
     """Load a capture of a surface that deforms.
 
     Args:
-        path: the folder; or a file of tracks that has K.
+        path: the folder, or a zip of it; or a file of tracks that has K.
         events: gets the progress of checking, and the warnings.
-        workdir: where a video is cut into frames, once.
+        workdir: where a zip is unpacked and a video cut into frames, once.
 
     Returns:
         The capture. The template is turned into the camera's frame where it lies there only so
@@ -84,6 +93,12 @@ def load_deform(path: Path, events: Events, workdir: Path) -> DeformCapture:
         raise InputError(f"{path} does not exist.", "Check the path for typing errors.", "no-such-path")
     if path.is_dir():
         capture = _load(top_folder(path), events, workdir)
+    elif path.suffix.lower() == ".zip":
+        folder = unpacked(path, events, workdir)
+        try:
+            capture = _load(top_folder(folder), events, workdir)
+        except InputError as error:  # people know the zip, not where it was unpacked
+            raise InputError(error.message.replace(str(folder), path.name), error.hint, error.code) from error
     elif path.suffix.lower() == ".npz":
         tracks = read_tracks(path)
         capture = DeformCapture(path, (), _agreed(path, None, tracks), tracks=tracks, warnings=tracks.warnings)

@@ -13,7 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from recon.capture.archive import unpacked
 from recon.capture.capture import Capture, View
+from recon.capture.deform_folder import DeformCapture, is_deform, load_deform
 from recon.capture.files import listed
 from recon.capture.load import load
 from recon.capture.normalise import look_inward
@@ -57,6 +59,7 @@ class Inspection:
         rejected: (name, why) of the photos that cannot, in words that follow the name.
         masks_empty, masks_full: names of the photos whose mask hides, or shows, all of it.
         root: the folder that the names are relative to; a zip's or a video's is where it was unpacked.
+        faces: of a template that deforms.
     """
 
     path: str
@@ -82,6 +85,7 @@ class Inspection:
     masks_empty: tuple[str, ...] = ()
     masks_full: tuple[str, ...] = ()
     root: str = ""
+    faces: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the findings as JSON-ready values, without what lasts no longer than the program."""
@@ -89,6 +93,8 @@ class Inspection:
 
     def text(self) -> str:
         """Return the findings in a few lines for people."""
+        if self.kind == "deform":
+            return self._of_deform()
         kinds = {
             **{"photos": "photos", "video": "video", "colmap": "COLMAP project", "transforms": "transforms.json"},
             **{"cloud": "point cloud", "surface": "mesh", "rgbd": "colour and depth images"},
@@ -116,6 +122,22 @@ class Inspection:
             }
         if not self.photos:
             rows = {key: rows[key] for key in (self.path, "points", "normals", "extent", "pipelines")}
+        return self._lines(rows)
+
+    def _of_deform(self) -> str:
+        sizes = [f"{count} of {width} × {height}" for width, height, count in self.sizes]
+        return self._lines(
+            {
+                self.path: "surface that deforms",
+                "frames": listed(sizes) if sizes else "none, tracks alone",
+                "masks": f"on {self.masked} of {self.photos}" if self.masked else "none",
+                "tracks": f"{self.points:,}" if self.points else "none, to be found in the frames",
+                "template": f"{self.faces:,} faces" if self.faces else "none",
+                "pipelines": ", ".join(self.pipelines),
+            }
+        )
+
+    def _lines(self, rows: dict[str, str]) -> str:
         lines = [f"{key}: {value}" for key, value in rows.items() if value]
         lines += [f"! {problem}" for problem in self.problems]
         lines += [f"- {warning}" for warning in self.warnings]
@@ -133,6 +155,9 @@ def inspect(path: Path, events: Events, workdir: Path) -> Inspection:
     Raises:
         InputError: as ``load``.
     """
+    folder = unpacked(path, events, workdir) if path.suffix.lower() == ".zip" and path.is_file() else path
+    if folder.is_dir() and is_deform(folder):
+        return _inspect_deform(path, load_deform(path, events, workdir))
     capture = load(path, events, workdir)
     if not capture.views:
         return _inspect_cloud(path, capture)
@@ -204,6 +229,33 @@ def _inspect_cloud(path: Path, capture: Capture) -> Inspection:
         warnings=capture.warnings,
         normals=points is not None and points.normals is not None,
         extent=(x, y, z),
+    )
+
+
+def _inspect_deform(path: Path, capture: DeformCapture) -> Inspection:
+    """Return the findings on a surface that deforms."""
+    sizes = Counter((view.width, view.height) for view in capture.views).most_common()
+    masked = sum(view.load().mask is not None for view in capture.views[:1]) * len(capture.views)  # of all or of none
+    return Inspection(
+        path=str(path),
+        kind="deform",
+        photos=len(capture.views),
+        held_out=0,
+        sizes=tuple((width, height, count) for (width, height), count in sizes),
+        posed=True,
+        inward=None,
+        masks="files" if masked else "none",
+        masked=masked,
+        points=0 if capture.tracks is None else capture.tracks.xy.shape[1],
+        focal=(float(capture.K[0, 0]), float(capture.K[0, 0])),
+        without_focal=0,
+        blurry=(),
+        pipelines=("deform",),
+        problems=(),
+        warnings=capture.warnings,
+        names=tuple(view.name for view in capture.views),
+        root=str(capture.root),
+        faces=0 if capture.template is None else len(capture.template.faces),
     )
 
 

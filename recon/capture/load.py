@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from recon.capture.archive import extract_zip
+from recon.capture.archive import unpacked
 from recon.capture.capture import Capture
 from recon.capture.cloud import CLOUD_SUFFIXES, cloud_suffix, find_clouds, load_cloud
 from recon.capture.colmap import find_model, load_colmap
@@ -71,7 +71,7 @@ def _load(path: Path, events: Events, workdir: Path) -> Capture:
         raise InputError(f"{path} does not exist.", "Check the path for typing errors.", "no-such-path")
     suffix = path.suffix.lower()
     if suffix == ".zip":
-        folder = once(path, workdir, "unpacked", lambda folder: extract_zip(path, folder, events))
+        folder = unpacked(path, events, workdir)
         try:
             return _load_folder(top_folder(folder), events, workdir)
         except InputError as error:  # people know the zip, not where it was unpacked

@@ -80,11 +80,12 @@ class Shape:
             r = one.residuals(points)
             limit = one.scale**2
             weights = _shares(one) * (limit / (limit + r.square().sum(1))).square()
-            sums.append(_term(r, sheet.points.carried(one.jacobian(points)), weights))
+            term = _term(r, sheet.points.carried(one.jacobian(points)), weights)
+            sums.append((term.gradient, term.blocks))
         bend = sheet.bending.residuals(state)
         return sheet.pattern.assemble(
             [
-                Term(sum(one.gradient for one in sums), sum(one.blocks for one in sums)),
+                Term(*(torch.stack(parts).sum(0) for parts in zip(*sums, strict=True))),
                 _term(sheet.membrane.strain(state), sheet.membrane.jacobian(state), sheet.membrane.shares / STRAIN**2),
                 _term(bend[:, None], sheet.bending.jacobian(state)[:, None], torch.full_like(bend, self.bending)),
             ]

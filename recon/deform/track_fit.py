@@ -61,13 +61,19 @@ class TrackFit:
         sheet: the template; its points are those of the tracks.
         K: (3, 3) float64.
         noise: standard deviation of tracks that are right, in pixels.
+        bending: β.
         check: called often; raises where the fit is to stop.
     """
 
     def __init__(
-        self, sheet: Sheet, K: NDArray[np.float64], noise: float = 1.0, check: Callable[[], None] | None = None
+        self,
+        sheet: Sheet,
+        K: NDArray[np.float64],
+        noise: float = 1.0,
+        bending: float = BENDING,
+        check: Callable[[], None] | None = None,
     ) -> None:
-        self._sheet, self._K, self._noise, self._check = sheet, K, noise, check
+        self._sheet, self._K, self._noise, self._bending, self._check = sheet, K, noise, bending, check
         self._rest = sheet.points.at(sheet.template)
 
     def frame(self, pixels: NDArray[np.float64], belief: NDArray[np.float64], before: Tensor | None) -> FrameShape:
@@ -81,7 +87,7 @@ class TrackFit:
         starts = [] if before is None else [(False, before, 0)]
         if (belief > 0).sum() >= 4:
             starts.append((True, *self._bent(pixels, belief)))
-        stiff, loose = self._shape(pixels, belief, STIFF * BENDING, 1e3), self._shape(pixels, belief, BENDING, WRONG)
+        stiff, loose = self._shape(pixels, belief, STIFF, 1e3), self._shape(pixels, belief, 1, WRONG)
         tried, total = [], 0
         for bent, start, steps in starts:
             if stiff.cost(start) < float("inf"):
@@ -108,15 +114,15 @@ class TrackFit:
         observed = Placed(torch.from_numpy(places), torch.from_numpy(np.where(seen, belief, 0)), unsure, 10)
         steps = 0
         for stiff in PLACED:
-            vertices, taken = self._solve(Shape(self._sheet, (observed,), stiff * BENDING), vertices)
+            vertices, taken = self._solve(Shape(self._sheet, (observed,), stiff * self._bending), vertices)
             steps += taken
         return vertices, steps
 
-    def _shape(self, pixels: NDArray[np.float64], belief: NDArray[np.float64], bending: float, wrong: float) -> Shape:
+    def _shape(self, pixels: NDArray[np.float64], belief: NDArray[np.float64], stiff: float, wrong: float) -> Shape:
         pixels = np.where(belief[:, None] > 0, pixels, 0)
         K = torch.from_numpy(self._K)
         seen = Seen(torch.from_numpy(pixels), torch.from_numpy(belief), K, self._noise, wrong)
-        return Shape(self._sheet, (seen,), bending)
+        return Shape(self._sheet, (seen,), stiff * self._bending)
 
     def _solve(self, shape: Shape, start: Tensor) -> tuple[Tensor, int]:
         return solve(shape, start, STEPS, TOLERANCE, self._check)

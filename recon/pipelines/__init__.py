@@ -33,6 +33,7 @@ _PIPELINES: dict[str, Pipeline | str] = {
     "splats": "recon.pipelines.splats:PIPELINE",
     "mesh": "recon.pipelines.mesh:PIPELINE",
     "points": "recon.pipelines.points:PIPELINE",
+    "deform": "recon.pipelines.deform:PIPELINE",
 }
 """A pipeline, or ``module:name`` where to find it once it is asked for."""
 

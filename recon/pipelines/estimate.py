@@ -30,6 +30,7 @@ from recon.capture.inspect import Inspection
 from recon.splats.config import SplatsConfig
 
 if TYPE_CHECKING:
+    from recon.deform.config import DeformConfig
     from recon.isosurface.config import MeshConfig
     from recon.isosurface.points_config import PointsConfig
 
@@ -54,6 +55,7 @@ def estimate_seconds(found: Inspection, cores: int | None = None) -> dict[str, d
     Returns:
         Seconds by pipeline, in the order of ``found.pipelines``, and preset.
     """
+    from recon.deform.config import DeformConfig
     from recon.isosurface.config import MeshConfig  # loads torch
     from recon.isosurface.points_config import PointsConfig
 
@@ -70,11 +72,14 @@ def estimate_seconds(found: Inspection, cores: int | None = None) -> dict[str, d
         "points": {
             name: _points_seconds(found.points, PointsConfig(**chosen)) for name, chosen in PointsConfig.presets.items()
         },
+        "deform": {
+            name: _deform_seconds(found, DeformConfig(**chosen)) for name, chosen in DeformConfig.presets.items()
+        },
     }
     share = SERIAL + (1 - SERIAL) / cores
     return {
         pipeline: {
-            preset: round((0.0 if pipeline == "points" else poses) + share * seconds, 1)
+            preset: round((0.0 if pipeline in ("points", "deform") else poses) + share * seconds, 1)
             for preset, seconds in alone[pipeline].items()
         }
         for pipeline in found.pipelines
@@ -135,6 +140,14 @@ def _points_seconds(count: int, config: PointsConfig) -> float:
     fitted = min(count, config.points)
     cells = min(config.resolution, math.sqrt(fitted / 2))  # about a vertex for each point
     return 5 + 2e-6 * count + 2e-4 * fitted + config.steps * (2e-6 * fitted + 2.5e-5 * cells**2)
+
+
+def _deform_seconds(found: Inspection, config: DeformConfig) -> float:
+    """Return the seconds of all stages of the ``deform`` pipeline on one core."""
+    vertices = min(found.faces / 2, config.vertices)
+    tracked = 0.3 + 2e-3 * vertices if found.points else 0.0
+    pictured = 0.5 + 2.5e-3 * vertices if found.photos else 0.0
+    return 5 + found.photos * (tracked + pictured + 0.4)
 
 
 def in_words(seconds: dict[str, float]) -> str:

@@ -1,0 +1,45 @@
+"""Settings of the ``deform`` pipeline: what the flags, the YAML file and the web form are made from."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from recon.config import Config, setting
+
+
+class DeformConfig(Config):
+    """A template and a video, or point tracks, to a surface for each frame."""
+
+    presets: ClassVar = {
+        "fast": {"vertices": 500, "side": 320},
+        "medium": {},
+        "high": {"vertices": 2500, "side": 1024},
+    }
+
+    vertices: int = setting(
+        1200,
+        "Most vertices that are solved for; a finer template is carried along by fewer.",
+        group="Fitting",
+        ge=50,
+        le=20_000,
+    )
+    stiffness: float = setting(
+        1.0,
+        "How much the surface resists bending: less for soft cloth, more for card; it never stretches.",
+        group="Fitting",
+        ge=1e-3,
+        le=1e3,
+    )
+    noise: float = setting(
+        1.0, "Standard deviation of point tracks that are right, in pixels.", group="Fitting", ge=0.01, le=100
+    )
+    refine: bool = setting(
+        True, "Fit point tracks' surfaces to the frames' pixels too, where there are frames.", group="Fitting"
+    )
+    side: int = setting(
+        512, "Longest side, in pixels, at which the surface is looked at in frames.", group="Fitting", ge=64, le=4096
+    )
+    rate: float = setting(30.0, "Frames a second, where the input does not say.", group="Results", gt=0, le=1000)
+    sequence: Literal["none", "obj", "ply"] = setting(
+        "none", "Also write a mesh for each frame, in this format.", group="Results"
+    )

@@ -1,0 +1,106 @@
+"""The ``deform`` pipeline from the vertices of each frame to what people take away: animation, strain, report.
+
+The surface was found in the camera's frame, y down and z forward. Meshes are written turned about x by half a turn, y
+up and z towards the viewer, as programs that open them expect; surface.npz, for programs that compute, is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.deform.first_frame import textured_by
+from recon.evaluate import ReportData, save_picture, write_report
+from recon.evaluate.strain import strain_summary
+from recon.export.animation import write_animation, write_sequence
+from recon.job_files import write_json
+from recon.mesh.animation import Animation
+from recon.mesh.mesh import Mesh
+from recon.mesh.picture import picture
+from recon.pipelines.deform_stages import DeformContext, capture_of, fitted, template_of
+from recon.pipelines.photo_results import versions
+from recon.pipelines.stages import make_result
+
+Y_UP = np.array([1, -1, -1], np.float32)
+"""From the camera's axes to those of meshes: both right-handed."""
+
+
+def surface(context: DeformContext) -> None:
+    """Write the animation, and measure how far its metric was kept."""
+    frames, figures = fitted(context)
+    animation = animation_of(context, frames)
+    turned = replace(animation, frames=frames * Y_UP)
+    with context.export("surface", "exports/surface.glb") as path:
+        write_animation(turned, path)
+    context.events.check()
+    with context.export("surface_npz", "exports/surface.npz") as path:
+        write_animation(animation, path)
+    if context.config.sequence != "none":
+        with context.export("sequence", f"exports/{context.config.sequence}") as path:
+            write_sequence(turned, path, f".{context.config.sequence}")
+    template = template_of(context)
+    for number, one in enumerate(figures):
+        one |= strain_summary(frames[number], template.vertices, template.faces)
+        context.progress(number + 1, len(figures))
+    write_json(context.folder / "figures.json", figures)
+    context.record.counts |= {"vertices": len(template.vertices), "faces": len(template.faces)}
+    context.record.metrics |= summary(figures)
+
+
+def summary(figures: list[dict[str, float]]) -> dict[str, float]:
+    """Return what is told of all frames: medians, but the worst of what should not be."""
+    found: dict[str, float] = {}
+    for name, of in (
+        ("strain_median", np.median),
+        ("strain_p95", np.median),
+        ("strain_max", np.max),
+        ("folds", np.max),
+    ):
+        found[name] = _figure(float(of([one[name] for one in figures])))
+    for name in ("pixels", "look"):
+        values = [one[name] for one in figures if name in one]
+        if values:
+            found[name] = _figure(float(np.median(values)))
+    return found
+
+
+def animation_of(context: DeformContext, frames: NDArray[np.float32]) -> Animation:
+    """Return the surface in each frame, in the camera's frame, with the template's texture or the first photo's."""
+    capture, template = capture_of(context), template_of(context)
+    mesh = Mesh(template.vertices, template.faces, template.colours, template.uvs, template.texture)
+    if template.texture is None:
+        mesh = replace(mesh, uvs=None)
+        first = capture.views[0] if capture.views else None
+        if template.colours is None and first is not None and first.camera is not None:
+            mesh = textured_by(first.load(), first.camera, template.vertices, template.faces)
+    return Animation(mesh, frames, capture.rate or context.config.rate)
+
+
+def report(context: DeformContext) -> None:
+    """Put it all on one page."""
+    frames, _ = fitted(context)
+    animation = animation_of(context, frames)
+    mesh = animation.mesh
+    hero = picture(Mesh(frames[len(frames) // 2] * Y_UP, mesh.faces, mesh.colours))
+    with context.preview("previews/surface.jpg") as path:
+        save_picture(path, hero)
+    result = make_result("deform", context.device, {**context.records, context.stage: context.record})
+    with context.export("report", "report.html") as path:
+        write_report(
+            path,
+            ReportData(
+                title=context.input.stem or "Reconstruction",
+                result=result,
+                source=context.input.name,
+                hero=hero,
+                figures={name: f"{value:.5g}" for name, value in result["metrics"].items()},
+                settings=context.config.model_dump(mode="json"),
+                versions=versions(),
+            ),
+        )
+
+
+def _figure(value: float) -> float:
+    return float(f"{value:.5g}")

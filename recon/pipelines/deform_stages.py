@@ -1,0 +1,86 @@
+"""The ``deform`` pipeline from its input to the vertices of each frame: load, fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from recon.capture.deform_folder import DeformCapture, load_deform
+from recon.capture.template import Template
+from recon.deform.coarse import Coarse
+from recon.deform.config import DeformConfig
+from recon.deform.sequence import Sequence
+from recon.errors import Cancelled, InputError
+from recon.job_checkpoint import write_tensors
+from recon.job_files import read_json, write_json
+from recon.pipelines.context import Context
+
+DeformContext = Context[DeformConfig]
+
+
+def load(context: DeformContext) -> None:
+    """Read what the input is made of."""
+    capture = capture_of(context)
+    frames = len(capture.tracks.xy) if capture.tracks else len(capture.views)
+    context.record.counts |= {"views": frames, "tracks": capture.tracks.xy.shape[1] if capture.tracks else 0}
+
+
+def capture_of(context: DeformContext) -> DeformCapture:
+    """Return the capture, read once."""
+    if "loaded" not in context.memo:
+        context.memo["loaded"] = load_deform(context.input, context.events, context.output("load"))
+    capture: DeformCapture = context.memo["loaded"]
+    return capture
+
+
+def template_of(context: DeformContext) -> Template:
+    """Return the template in the camera's frame."""
+    template = capture_of(context).template
+    if template is None:
+        raise InputError(
+            f"{context.input} has tracks, but no template.",
+            "Give template.obj, the surface as the first frame shows it.",
+            "no-template",
+        )
+    return template
+
+
+def fit(context: DeformContext) -> None:
+    """Find the surface of each frame, from the first one on."""
+    config, capture, template = context.config, capture_of(context), template_of(context)
+    coarse = Coarse(template.vertices.astype(np.float64), template.faces, config.vertices)
+    events = context.events
+    sequence = Sequence(capture, coarse.vertices, coarse.faces, config, events.warn, events.check)
+    found: list[torch.Tensor] = []
+    figures: list[dict[str, float]] = []
+    checkpoint = context.load_checkpoint()
+    if checkpoint is not None:
+        found, figures = list(checkpoint[0]["frames"]), checkpoint[1]["figures"]
+    try:
+        for number in range(len(found), len(sequence)):
+            result = sequence.frame(number, found[-1] if found else None)
+            found.append(result.vertices)
+            figures.append(result.figures)
+            shown = {name: value for name, value in result.figures.items() if name in ("pixels", "look")}
+            context.remember(**shown)
+            context.progress(number + 1, len(sequence), **shown)
+            if context.checkpoint_due():
+                context.save_checkpoint({"frames": torch.stack(found)}, {"figures": figures})
+    except Cancelled:
+        if found:
+            context.save_checkpoint({"frames": torch.stack(found)}, {"figures": figures})
+        raise
+    fine = np.stack([coarse.fine(one.numpy()) for one in found]).astype(np.float32)
+    write_tensors(context.folder / "frames.safetensors", {"frames": torch.from_numpy(fine)})
+    write_json(context.folder / "figures.json", figures)
+    context.record.counts["solved_vertices"] = len(coarse.vertices)
+
+
+def fitted(context: DeformContext) -> tuple[NDArray[np.float32], list[dict[str, float]]]:
+    """Return (T, V, 3) the vertices in each frame, in the camera's frame, and each frame's figures."""
+    folder = context.output("fit")
+    frames: NDArray[np.float32] = load_file(folder / "frames.safetensors")["frames"].numpy()
+    figures: list[dict[str, float]] = read_json(folder / "figures.json") or []
+    return frames, figures
