@@ -1,7 +1,7 @@
 """A template with fewer vertices that is deformed in its place, and carries it along.
 
-Each vertex of the fine surface keeps its barycentric coordinates b on the nearest triangle of the coarse one, and its
-height h above it along the interpolated unit normals n:
+Each vertex of the fine surface keeps its barycentric coordinates b in the plane of the nearest triangle of the coarse
+one, below 0 beyond its border, and its height h above it along the interpolated unit normals n:
 
     x' = Σ b_i v'_i + h Σ b_i n'_i
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from trimesh.triangles import points_to_barycentric
 
 from kernels.nearest import nearest
 from recon.mesh.decimate import decimate
@@ -44,8 +45,10 @@ class Coarse:
             less = decimate(Mesh(((vertices - low) / size).astype(np.float32), faces), 2 * most)
             self.vertices, self.faces = less.vertices * size + low, less.faces.astype(np.int64)
             points, ours = torch.from_numpy(vertices), torch.from_numpy(self.vertices)
-            _, index, weights = nearest(points, ours, torch.from_numpy(less.faces))
-            self._corners, self._weights = self.faces[index.numpy()], weights.numpy()
+            index = nearest(points, ours, torch.from_numpy(less.faces))[1].numpy()
+            self._corners = self.faces[index]
+            corners = self.vertices[self._corners]
+            self._weights = points_to_barycentric(corners, vertices, method="cramer")
             offset = vertices - self._mean(self.vertices)
             self._height = np.einsum("vi,vi->v", offset, self._mean(self._normals(self.vertices)))
 

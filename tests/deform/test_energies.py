@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from sheets import K, cylinder, flat, nodes, posed, tracked_sheet
+from sheets import flat, posed, tracked_sheet
 from torch import Tensor
 
+from benchmarks.bent_sheets import K, cylinder, nodes
 from recon.deform.assembly import Pattern, Term
 from recon.deform.observations import Looking, Outlined, Placed, Seen
 from recon.deform.shape import Shape

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from sheets import SIZE, Array, K, cone, cylinder, folded, nodes, posed, project, tracked_sheet
+from sheets import Array, posed, project, tracked_sheet
 
+from benchmarks.bent_sheets import SIZE, K, cone, cylinder, folded, nodes
 from recon.deform.farthest import farthest_points
 from recon.deform.sheet import grid_faces, neighbours, sheet_through
 from recon.deform.track_fit import TrackFit

@@ -1,0 +1,97 @@
+"""The ``deform`` pipeline from a folder to the animation, the report and result.json."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+
+from benchmarks.bent_sheets import K, write_video
+from recon import pipelines
+from recon.capture.inspect import inspect
+from recon.errors import InputError
+from recon.events import Event, Events, Progress
+from recon.pipelines.estimate import estimate_seconds
+
+FRAMES = 3
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    folder = tmp_path_factory.mktemp("film") / "folded"
+    return folder, write_video(folder, "folded", FRAMES, (12, 9))
+
+
+def run(folder: Path, job: Path, **settings: Any) -> dict[str, Any]:
+    return pipelines.run(folder, job, "deform", "fast", **settings)
+
+
+def test_from_a_film_to_an_animation(film: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    folder, truth = film
+    result = run(folder, tmp_path / "job", sequence="obj")
+    assert result["status"] == "done", result["error"]
+    assert result["counts"]["views"] == FRAMES
+    assert result["counts"]["faces"] == 2 * 12 * 9
+    assert 0 < result["metrics"]["strain_median"] <= result["metrics"]["strain_p95"] < 0.01
+    assert result["metrics"]["folds"] == 0
+    with np.load(tmp_path / "job" / result["exports"]["surface_npz"]) as file:
+        found = file["vertices"]
+    assert np.linalg.norm(found - truth, axis=2).mean() < 0.5, "of 250"
+    scene = trimesh.load(tmp_path / "job" / result["exports"]["surface"])
+    (mesh,) = scene.geometry.values()
+    np.testing.assert_allclose(mesh.bounds, trimesh.PointCloud(found[0] * [1, -1, -1]).bounds, atol=1e-3)
+    assert mesh.visual.material.baseColorTexture is not None, "the first photo"
+    assert len(list((tmp_path / "job" / result["exports"]["sequence"]).glob("frame_*.obj"))) == FRAMES
+    assert (tmp_path / "job" / "report.html").is_file()
+
+
+def test_cancelled_and_gone_on_with_is_the_same(film: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    folder, _ = film
+    events = Events()
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Progress) and event.stage == "fit" and event.step == 2:
+            events.cancel()
+
+    events.listen(stop)
+    assert pipelines.run(folder, tmp_path / "job", "deform", "fast", events=events)["status"] == "cancelled"
+    resumed = pipelines.run(folder, tmp_path / "job", "deform", "fast", resume=True)
+    whole = run(folder, tmp_path / "whole")
+    assert resumed["status"] == "done"
+    with (
+        np.load(tmp_path / "job" / "exports" / "surface.npz") as one,
+        np.load(tmp_path / "whole" / "exports" / "surface.npz") as other,
+    ):
+        np.testing.assert_array_equal(one["vertices"], other["vertices"])
+    assert resumed["metrics"] == whole["metrics"]
+
+
+def test_a_zip_of_tracks_and_a_template(film: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    folder, truth = film
+    (tmp_path / "tracked").mkdir()
+    shutil.copy(folder / "template.obj", tmp_path / "tracked")
+    image = truth[:, ::2] @ K.T
+    np.savez(tmp_path / "tracked" / "tracks.npz", tracks=image[..., :2] / image[..., 2:], K=K)
+    archive = Path(shutil.make_archive(str(tmp_path / "tracked"), "zip", tmp_path, "tracked"))
+    found = inspect(archive, Events(), tmp_path / "work")
+    assert (found.kind, found.photos, found.pipelines) == ("deform", 0, ("deform",))
+    assert "surface that deforms" in found.text()
+    assert 0 < estimate_seconds(found)["deform"]["fast"] <= estimate_seconds(found)["deform"]["high"]
+    result = run(archive, tmp_path / "job")
+    assert result["status"] == "done", result["error"]
+    assert result["metrics"]["pixels"] < 0.5
+    with np.load(tmp_path / "job" / "exports" / "surface.npz") as file:
+        assert np.linalg.norm(file["vertices"] - truth, axis=2).mean() < 1.5, "of 250"
+
+
+def test_what_is_no_such_capture_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    result = run(tmp_path / "photos", tmp_path / "job")
+    assert result["status"] == "failed"
+    assert result["error"]["code"] == "no-camera"
+    with pytest.raises(InputError, match="does not exist"):
+        run(tmp_path / "nothing", tmp_path / "other")
