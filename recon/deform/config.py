@@ -16,6 +16,13 @@ class DeformConfig(Config):
         "high": {"vertices": 2500, "side": 1024},
     }
 
+    size: float = setting(
+        1.0,
+        "Longest side of the surface where no template tells it; sets the results' unit.",
+        group="Template",
+        gt=0,
+        le=1e6,
+    )
     vertices: int = setting(
         1200,
         "Most vertices that are solved for; a finer template is carried along by fewer.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recon.deform.config import DeformConfig
 from recon.pipelines.deform_results import report, surface
-from recon.pipelines.deform_stages import fit, load
+from recon.pipelines.deform_stages import fit, load, template
 from recon.pipelines.stages import Pipeline, Stage
 
 PIPELINE = Pipeline(
@@ -13,7 +13,8 @@ PIPELINE = Pipeline(
     DeformConfig,
     (
         Stage("load", load),
-        Stage("fit", fit, settings=("vertices", "stiffness", "noise", "refine", "side"), inputs=("load",)),
+        Stage("template", template, settings=("size", "noise"), inputs=("load",)),
+        Stage("fit", fit, settings=("vertices", "stiffness", "noise", "refine", "side"), inputs=("template",)),
         Stage("surface", surface, settings=("rate", "sequence"), inputs=("fit",)),
         Stage("report", report, inputs=("surface",)),
     ),

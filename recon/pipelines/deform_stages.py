@@ -12,7 +12,9 @@ from recon.capture.template import Template
 from recon.deform.coarse import Coarse
 from recon.deform.config import DeformConfig
 from recon.deform.sequence import Sequence
-from recon.errors import Cancelled, InputError
+from recon.deform.sheet import sheet_through
+from recon.deform.template_free import first_frame
+from recon.errors import Cancelled
 from recon.job_checkpoint import write_tensors
 from recon.job_files import read_json, write_json
 from recon.pipelines.context import Context
@@ -35,16 +37,32 @@ def capture_of(context: DeformContext) -> DeformCapture:
     return capture
 
 
+def template(context: DeformContext) -> None:
+    """Find the template, where there is none, by the tracks."""
+    capture, config = capture_of(context), context.config
+    if capture.template is not None:
+        return
+    assert capture.tracks is not None  # the one or the other is there
+    tracks = capture.tracks
+    points, _ = first_frame(tracks.xy, tracks.visible, capture.K, config.noise, context.events.check)
+    grid = sheet_through(points)
+    longest = np.linalg.svd(grid.vertices - grid.vertices.mean(0), full_matrices=False)[2][0]
+    vertices = torch.from_numpy(grid.vertices * (config.size / np.ptp(grid.vertices @ longest)))
+    write_tensors(
+        context.folder / "template.safetensors", {"vertices": vertices, "faces": torch.from_numpy(grid.faces)}
+    )
+    context.events.warn(
+        f"There is no template: its shape was found by the tracks, its size by the setting 'size', {config.size:g}."
+    )
+
+
 def template_of(context: DeformContext) -> Template:
-    """Return the template in the camera's frame."""
-    template = capture_of(context).template
-    if template is None:
-        raise InputError(
-            f"{context.input} has tracks, but no template.",
-            "Give template.obj, the surface as the first frame shows it.",
-            "no-template",
-        )
-    return template
+    """Return the template in the camera's frame, given or found."""
+    given = capture_of(context).template
+    if given is not None:
+        return given
+    found = load_file(context.output("template") / "template.safetensors")
+    return Template(found["vertices"].float().numpy(), found["faces"].int().numpy())
 
 
 def fit(context: DeformContext) -> None:

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import trimesh
+from sheets import posed
 
-from benchmarks.bent_sheets import K, write_video
+from benchmarks.bent_sheets import K, cylinder, nodes, write_video
 from recon import pipelines
 from recon.capture.inspect import inspect
+from recon.deform.anchoring import anchored
 from recon.errors import InputError
 from recon.events import Event, Events, Progress
 from recon.pipelines.estimate import estimate_seconds
@@ -86,6 +89,25 @@ def test_a_zip_of_tracks_and_a_template(film: tuple[Path, np.ndarray], tmp_path:
     assert result["metrics"]["pixels"] < 0.5
     with np.load(tmp_path / "job" / "exports" / "surface.npz") as file:
         assert np.linalg.norm(file["vertices"] - truth, axis=2).mean() < 1.5, "of 250"
+
+
+def test_tracks_alone_tell_the_template(tmp_path: Path) -> None:
+    """All but its size, which a setting gives."""
+    flat, radii = nodes((12, 9)), (400.0, 90, -120, 70, 150, -90)
+    truth = np.stack([posed(cylinder(flat, radius, seed), seed) for seed, radius in enumerate(radii)])
+    image = truth @ K.T
+    np.savez(tmp_path / "tracks.npz", tracks=image[..., :2] / image[..., 2:], K=K)
+    result = run(tmp_path / "tracks.npz", tmp_path / "job", size=200.0)
+    assert result["status"] == "done", result["error"]
+    assert any("no template" in warning for warning in result["warnings"])
+    with np.load(tmp_path / "job" / "exports" / "surface.npz") as file:
+        found, faces = file["vertices"].astype(np.float64), file["faces"]
+    points, inside = anchored(image[0, :, :2] / image[0, :, 2:], found[0], faces, K)
+    assert inside.mean() > 0.9
+    where = np.stack([points.at(torch.from_numpy(frame)).numpy() for frame in found])[:, inside]
+    scale = (where * truth[:, inside]).sum() / np.square(where).sum()
+    assert scale == pytest.approx(1, rel=0.1)
+    assert np.linalg.norm(scale * where - truth[:, inside], axis=2).mean() < 4, "of 250"
 
 
 def test_what_is_no_such_capture_is_refused(tmp_path: Path) -> None:

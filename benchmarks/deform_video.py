@@ -1,0 +1,96 @@
+"""Surfaces from a video and a template, without tracks, by the command people use: how far they are from the truth.
+
+    python -m benchmarks.deform_video [--write]
+
+cloth_r1 is real, 50 frames; ``Chamfer`` is the sum of the two mean squared distances from the vertices to the nearest
+points that a depth camera saw and back, in units of 10⁻⁴ m², mean and worst of the frames. The films of sheets are
+drawn by :mod:`benchmarks.bent_sheets`; ``error`` is the mean distance of the vertices from where they are, in percent
+of the sheet's diagonal, mean and worst of the frames. Nothing of the truth is seen by the command, and nothing is
+aligned to it. The rows ``template, still`` are of the first frame's surface, left as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from benchmarks.bent_sheets import BENDING, SIZE, write_video
+from benchmarks.command import reconstruct
+from benchmarks.tables import machine, print_table, write_section
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "cloth_r1"
+PRESETS = ("fast", "medium", "high")
+FILM = 12
+COLUMNS = ["capture", "method", "Chamfer", "error %", "strain % median, p95", "folds", "seconds", "a frame"]
+Array = NDArray[np.float64]
+
+
+def chamfer(one: Array, other: Array) -> float:
+    """Return the sum of the mean squared distances from (N, 3) to (M, 3) and back."""
+    return sum(float(np.square(cKDTree(a).query(b)[0]).mean()) for a, b in ((one, other), (other, one)))
+
+
+def both(values: list[float], digits: int) -> str:
+    """Return the mean and the greatest."""
+    return f"{np.mean(values):.{digits}f}, {max(values):.{digits}f}"
+
+
+def figures(result: dict[str, Any], frames: int) -> list[Any]:
+    """Return what the command says of its result."""
+    metrics, seconds = result["metrics"], result["seconds"]
+    strain = f"{100 * metrics['strain_median']:.2f}, {100 * metrics['strain_p95']:.2f}"
+    return [strain, metrics["folds"], round(seconds["total"]), f"{seconds['fit'] / frames:.2f}"]
+
+
+def cloth(folder: Path) -> list[list[Any]]:
+    """Return the rows of the real cloth."""
+    truth = [np.load(file).astype(np.float64) for file in sorted((DATA / "ground_truth").glob("*.npy"))]
+    rows: list[list[Any]] = []
+    for preset in PRESETS:
+        job = folder / preset
+        result = reconstruct(DATA, job, "--pipeline", "deform", "--preset", preset)
+        found = np.load(job / result["exports"]["surface_npz"])["vertices"].astype(np.float64)
+        if not rows:
+            still = [1e4 * chamfer(found[0], cloud) for cloud in truth]
+            rows.append(["cloth_r1", "template, still", both(still, 2), "", "0.00, 0.00", 0, "", ""])
+        off = [1e4 * chamfer(one, cloud) for one, cloud in zip(found, truth, strict=True)]
+        rows.append(["cloth_r1", preset, both(off, 2), "", *figures(result, len(truth))])
+    return rows
+
+
+def film(folder: Path, name: str) -> list[list[Any]]:
+    """Return the rows of a sheet."""
+    truth = write_video(folder / name, name, FILM)
+    result = reconstruct(folder / name, folder / f"{name}_job", "--pipeline", "deform")
+    found = np.load(folder / f"{name}_job" / result["exports"]["surface_npz"])["vertices"]
+    rows = []
+    for method, one, told in (
+        ("template, still", truth[:1], ["0.00, 0.00", 0, "", ""]),
+        ("medium", found, figures(result, FILM)),
+    ):
+        off = 100 * np.linalg.norm(one - truth, axis=2).mean(1) / np.linalg.norm(SIZE)
+        rows.append([name, method, "", both(off.tolist(), 3), *told])
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = cloth(Path(folder))
+        for name in BENDING:
+            rows += film(Path(folder), name)
+    print_table(COLUMNS, rows)
+    if arguments.write:
+        write_section("deform_video", machine(), COLUMNS, rows)
+
+
+if __name__ == "__main__":
+    main()
