@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -30,8 +31,9 @@ FEWEST_POINTS = 100
 """Fewer structure-from-motion points than this are no start for a fit."""
 EVALUATIONS = 12
 """How often a fit is measured on its validation photos."""
-PATIENCE = 4
-"""A fit ends early when so many measurements in a row have not been its best."""
+PATIENCE, BY_HEART = 4, 0.5
+"""A fit ends early when so many measurements in a row have not been its best, and its own photos are matched by so much
+better (dB) all the same: then it learns them by heart. Where they are not, its steps are still too long for either."""
 
 KINDS: dict[str, type[Fit]] = {"adam": Fit, "block-lm": BlockFit, "lm": LMFit, "lm-sampled": SampledFit}
 
@@ -115,8 +117,10 @@ class Watch:
     @property
     def over(self) -> bool:
         """See the class."""
-        model = self._model
-        return model.step >= model.config.steps or model.step - self._best.step >= PATIENCE * self._every
+        model, best = self._model, self._best
+        late = model.step - best.step >= PATIENCE * self._every
+        by_heart = late and self._metrics.get("psnr", 0.0) > best.metrics.get("psnr", math.inf) + BY_HEART
+        return model.step >= model.config.steps or by_heart
 
     def measure(self) -> None:
         """Measure the model, unless it is not yet time for it."""
