@@ -2,11 +2,12 @@
 
 from recon.evaluate.metrics import psnr, ssim
 from recon.evaluate.previews import compare_strip, error_map, save_picture
-from recon.evaluate.report import HeldOutView, ReportData, write_report
+from recon.evaluate.report import Deformation, HeldOutView, ReportData, write_report
 from recon.evaluate.turntable import turntable_cameras
 from recon.evaluate.video import write_video
 
 __all__ = [
+    "Deformation",
     "HeldOutView",
     "ReportData",
     "compare_strip",

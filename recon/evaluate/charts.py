@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,23 @@ _TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14
 
 @dataclass(frozen=True)
 class Series:
-    """A line: finite (x, y) in order of x; ``style`` is its class: ``main``, ``side``, or ``goal`` for a level line."""
+    """A line: finite (x, y) in order of x.
+
+    ``style`` is its class: ``main``, ``side``, ``peak``, or ``goal`` for a level line.
+    """
 
     label: str
     points: Sequence[tuple[float, float]]
     style: str
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What x is: how a tick is written, how far ticks may be apart, and how a point's place is told."""
+
+    tick: Callable[[float], str]
+    steps: Sequence[float]
+    told: Callable[[float], str]
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,10 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min" if minutes % 60 else f"{minutes // 60} h"
 
 
+SECONDS = Axis(lambda x: duration(x) if x else "0", _TIME_STEPS, lambda x: f"after {duration(x)}")
+FRAMES = Axis(lambda x: f"{x:.0f}", (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000), lambda x: f"in frame {x:.0f}")
+
+
 def ticks(low: float, high: float, count: int, steps: Sequence[float] | None = None) -> list[float]:
     """Return about ``count`` round values that cover [low, high] from inside, ``steps`` apart if given."""
     span = max(high - low, 1e-12)
@@ -81,8 +98,9 @@ def line_chart(
     bands: Sequence[Band] = (),
     from_zero: bool = False,
     named: bool = True,
+    axis: Axis = SECONDS,
 ) -> str:
-    """Return an SVG of ``series`` over seconds, their last values at their ends, after their names if ``named``.
+    """Return an SVG of ``series`` over x, their last values at their ends, after their names if ``named``.
 
     Returns an empty string where there is no point.
     """
@@ -112,16 +130,29 @@ def line_chart(
     for y in ticks(low, high, 5):
         out.append(f'<path class="grid" d="M{left} {at_y(y):.1f}h{plot_width}"/>')
         out.append(f'<text class="axis" x="{left - 8}" y="{at_y(y) + 4:.1f}" text-anchor="end">{compact(y)}</text>')
-    for x in ticks(start, end, max(3, int(plot_width / 110)), _TIME_STEPS):
-        label = duration(x) if x else "0"
+    for x in ticks(start, end, max(3, int(plot_width / 110)), axis.steps):
+        label = axis.tick(x)
         out.append(f'<text class="axis" x="{at_x(x):.1f}" y="{height - 10}" text-anchor="middle">{label}</text>')
     for s in series:
         if s.style == "goal":
             out.append(f'<path class="line goal" d="M{left} {at_y(s.points[-1][1]):.1f}h{plot_width:.1f}"/>')
         else:
-            out.append(_line(s, at_x, at_y, format_y, unit))
+            out.append(_line(s, at_x, at_y, lambda x, y: f"{format_y(y)} {unit} {axis.told(x)}"))
     out += _end_labels(series, labels, [at_y(s.points[-1][1]) for s in series], left + plot_width + 8, top)
     return _svg(width, height, description, out)
+
+
+def wide_and_narrow(series: Sequence[Series], **options: Any) -> str:
+    """Return HTML with the keys and the :func:`line_chart` of ``series`` for a page's whole width.
+
+    Text in a drawing shrinks with it: one is drawn for a wide page and one for a phone, and the style shows either.
+    """
+    keys = "".join(f'<span class="key {s.style}">{s.label}</span>' for s in series)
+    body = f'<p class="keys narrow">{keys}</p>'
+    for kind, width, height in (("wide", 1000, 300), ("narrow", 350, 240)):
+        chart = line_chart(series, width=width, height=height, named=kind == "wide", **options)
+        body += f'<div class="{kind}">{chart}</div>'
+    return body
 
 
 def histogram(
@@ -186,8 +217,7 @@ def _line(
     series: Series,
     at_x: Callable[[float], float],
     at_y: Callable[[float], float],
-    format_y: Callable[[float], str],
-    unit: str,
+    told: Callable[[float, float], str],
 ) -> str:
     points = series.points
     if len(points) > _MOST_POINTS:
@@ -196,9 +226,9 @@ def _line(
     out = f'<path class="line {series.style}" d="M{path}"/>'
     if len(points) <= 40:
         for x, y in points:
-            told = escape(f"{series.label}: {format_y(y)} {unit} after {duration(x)}")
+            title = escape(f"{series.label}: {told(x, y)}")
             spot = f'cx="{at_x(x):.1f}" cy="{at_y(y):.1f}" r="3"'
-            out += f'<circle class="dot {series.style}" {spot}><title>{told}</title></circle>'
+            out += f'<circle class="dot {series.style}" {spot}><title>{title}</title></circle>'
     return out
 
 

@@ -1,28 +1,35 @@
-"""Pictures inside a page: shrunk and encoded as WebP so that all of them together keep to a budget."""
+"""Pictures and films inside a page, shrunk until all of them together keep to a budget: WebP, and H.264 in MP4."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from recon.evaluate.previews import to_bytes
+from recon.evaluate.video import write_video
 
 LONGEST_SIDE = 960
 """Pixels: as wide as the page shows a picture."""
+
+LEAST_FILM = 240
+"""Pixels of a film's longer side below which it shows nothing worth its place."""
 
 _SAMPLE = 9
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """A picture as a ``data:`` address, with the size it should be laid out at."""
+    """A picture or film as a ``data:`` address, with the size it should be laid out at."""
 
     uri: str
     width: int
@@ -48,6 +55,36 @@ def embed(pictures: Sequence[Image.Image], budget: int) -> list[Embedded]:
         if smaller == scale:
             return encoded
         scale = smaller
+
+
+def embed_film(path: Path, budget: int) -> Embedded | None:
+    """Return an MP4 as it is or, to keep its text within ``budget`` bytes, smaller; None where it had to be too small.
+
+    Raises:
+        av.error.FFmpegError: the file is no video.
+    """
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        full, rate = (stream.width, stream.height), float(stream.average_rate or 30)
+    scale, size, film = 1.0, full, path
+    with TemporaryDirectory() as folder:
+        while True:
+            uri = f"data:video/mp4;base64,{base64.b64encode(film.read_bytes()).decode('ascii')}"
+            if len(uri) <= budget:
+                return Embedded(uri, *size)
+            scale = _next_scale(scale, len(uri), budget)
+            size = (max(2, 2 * round(full[0] * scale / 2)), max(2, 2 * round(full[1] * scale / 2)))
+            if max(size) < LEAST_FILM:
+                return None
+            film = Path(folder) / "film.mp4"
+            write_video(film, _decoded(path, *size), rate)
+
+
+def _decoded(path: Path, width: int, height: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield the (height, width, 3) frames of a video, resampled."""
+    with av.open(str(path)) as file:
+        for frame in file.decode(video=0):
+            yield frame.to_ndarray(format="rgb24", width=width, height=height).astype(np.uint8, copy=False)
 
 
 def _next_scale(scale: float, size: float, budget: int) -> float:

@@ -1,8 +1,9 @@
 """``report.html``: what was reconstructed, how well, and at what cost, in one file that asks nothing of the network.
 
 The page's skeleton, style and script lie beside this file (``report.html.in``, ``report.css``, ``report.js``); its
-parts are made in :mod:`recon.evaluate.sections` and :mod:`recon.evaluate.gallery`. Everything that comes from a capture
-is escaped, and the page's content security policy forbids any request, and any script but its own.
+parts are made in :mod:`recon.evaluate.sections`, :mod:`recon.evaluate.gallery` and :mod:`recon.evaluate.deformation`.
+Everything that comes from a capture is escaped, and the page's content security policy forbids any request, and any
+script but its own.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ import torch
 from torch import Tensor
 
 from recon.capture.capture import Array
-from recon.evaluate import gallery, sections
+from recon.evaluate import deformation, gallery, sections
 from recon.evaluate.embedding import Embedded, embed, shrink
 from recon.evaluate.gallery import ViewRow
 from recon.evaluate.markup import Section, isolated, text
 from recon.evaluate.metrics import psnr, ssim
 from recon.evaluate.previews import COLOR_MAP, ERROR_RANGE, colorize, error_magnitude
-from recon.evaluate.report_data import HeldOutView, ReportData
+from recon.evaluate.report_data import Deformation, HeldOutView, ReportData
 from recon.job_files import write_text
 
-__all__ = ["HeldOutView", "ReportData", "write_report"]
+__all__ = ["Deformation", "HeldOutView", "ReportData", "write_report"]
 
 PICTURE_BUDGET = 5_500_000
-"""Bytes of all pictures together, as base64 text; the rest of a page is a small part of its 6 MB."""
+"""Bytes of all pictures and films together, as base64 text; the rest of a page is a small part of its 6 MB."""
 
 MOST_PICTURED = 40
 """Views beyond this are listed with their figures only: a picture each would leave none of them large enough."""
@@ -43,11 +44,13 @@ def write_report(path: Path, data: ReportData) -> None:
     Raises:
         InputError: a view's render, photo and mask are not of one size (``"shape-mismatch"``).
     """
-    rows, hero = _embed_pictures(data)
+    moving = deformation.sections(data.deformation) if data.deformation else []
+    rows, hero = _embed_pictures(data, PICTURE_BUDGET - sum(len(part.body) for part in moving))
     top = sections.status(data.result) + sections.first_screen(data, rows, hero) + sections.warnings(data.result)
     parts = [
         sections.quality(data.result, data.measured_on),
         gallery.views(rows, ERROR_RANGE, data.measured_on),
+        *moving,
         sections.splats(data),
         sections.facts("figures", "Measured", data.figures),
         sections.time_and_memory(data.result),
@@ -77,11 +80,12 @@ def _page(data: ReportData, top: str, parts: Sequence[Section]) -> str:
         style=Template((folder / "report.css").read_text(encoding="utf-8")).substitute(gradient=gradient),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        media=" media-src data:;" if data.deformation else "",
         footer=f"Made by Egregium on {made}. This page is complete in itself and asks nothing of the network.",
     )
 
 
-def _embed_pictures(data: ReportData) -> tuple[list[ViewRow], Embedded | None]:
+def _embed_pictures(data: ReportData, budget: int) -> tuple[list[ViewRow], Embedded | None]:
     """Measure all views, worst first, and encode their pictures and the hero within the budget."""
     measured = []
     for index, view in enumerate(data.views):
@@ -95,7 +99,7 @@ def _embed_pictures(data: ReportData) -> tuple[list[ViewRow], Embedded | None]:
     pictures = [picture for i in chosen for picture in measured[i][1]]
     if data.hero is not None:
         pictures.append(shrink(data.hero))
-    embedded = embed(pictures, PICTURE_BUDGET)
+    embedded = embed(pictures, budget)
     for k, i in enumerate(chosen):
         measured[i][0].pictures = (embedded[3 * k], embedded[3 * k + 1], embedded[3 * k + 2])
     return [row for row, _ in measured], embedded[-1] if data.hero is not None else None

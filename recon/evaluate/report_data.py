@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recon.capture.capture import Array
+from recon.evaluate.markup import finite
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,29 @@ class HeldOutView:
 
 
 @dataclass(frozen=True)
+class Deformation:
+    """How a surface deformed, frame by frame.
+
+    Attributes:
+        frames: the figures of each frame in time: ``strain_median``, ``strain_p95``, ``strain_max`` and ``folds`` as
+            :func:`recon.evaluate.strain.strain_summary` has them, ``pixels`` (mean distance of the surface's points
+            from their tracks in the picture) and ``seconds``. Those that no frame has are not shown.
+        films: (caption, MP4 file).
+        strain_maps: (caption, (H, W, 3) float32 in [0, 1]) in the colours of
+            :func:`recon.evaluate.strain.strain_colours`, up to ``STRAIN_RANGE``.
+    """
+
+    frames: Sequence[Mapping[str, float]]
+    films: Sequence[tuple[str, Path]] = ()
+    strain_maps: Sequence[tuple[str, Array]] = ()
+
+    def points(self, key: str) -> list[tuple[float, float]]:
+        """Return (frame, figure) of the frames that have the figure, and it is finite."""
+        values = ((float(i), finite(frame.get(key))) for i, frame in enumerate(self.frames))
+        return [(i, value) for i, value in values if value is not None]
+
+
+@dataclass(frozen=True)
 class ReportData:
     """What a report is made of; every part but the first two may be missing and its section is then left out.
 
@@ -47,6 +72,7 @@ class ReportData:
         splat_bytes: memory of the final splats' parameters.
         poses: how the cameras were found, as :meth:`recon.capture.pose_report.PoseReport.to_json` tells it; None where
             the input brought its cameras.
+        deformation: what a surface that deforms has beside; None where nothing moves.
         figures: what was measured beside PSNR and SSIM, name to value.
         settings, versions: name to value; nested dictionaries are flattened.
     """
@@ -61,6 +87,7 @@ class ReportData:
     scales: NDArray[np.floating] | None = None
     splat_bytes: int | None = None
     poses: Mapping[str, Any] | None = None
+    deformation: Deformation | None = None
     figures: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)

@@ -11,11 +11,11 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.evaluate.charts import Band, Series, compact, duration, histogram, line_chart, number
+from recon.evaluate.charts import Band, Series, compact, duration, histogram, line_chart, number, wide_and_narrow
 from recon.evaluate.embedding import Embedded
 from recon.evaluate.gallery import ViewRow
 from recon.evaluate.markup import Section, finite, isolated, mapping, memory_size, metric, sequence, text
-from recon.evaluate.report_data import ReportData
+from recon.evaluate.report_data import Deformation, ReportData
 
 # --- the first screen ---
 
@@ -43,7 +43,8 @@ def warnings(result: Mapping[str, Any]) -> str:
 
 def first_screen(data: ReportData, rows: Sequence[ViewRow], hero: Embedded | None) -> str:
     """Return the hero picture beside the tiles of what matters most."""
-    tiles = "".join(_metric_tiles(data, rows)) + "".join(_count_tiles(data))
+    moving = _deformation_tiles(data.deformation) if data.deformation else ()
+    tiles = "".join([*_metric_tiles(data, rows), *moving, *_count_tiles(data)])
     picture = ""
     if hero is not None:
         size = f'width="{hero.width}" height="{hero.height}"'
@@ -67,6 +68,19 @@ def _metric_tiles(data: ReportData, rows: Sequence[ViewRow]) -> Iterable[str]:
             if len(values) > 1:
                 notes.append(f"worst {metric(key, min(values))}")
             yield _tile(label, metric(key, value), unit, ", ".join(notes))
+
+
+def _deformation_tiles(deformation: Deformation) -> Iterable[str]:
+    median, most, pixels, folds = (
+        [value for _, value in deformation.points(key)] for key in ("strain_median", "strain_p95", "pixels", "folds")
+    )
+    if median and most:
+        note = f"median; 95% of the faces below {100 * max(most):.2g}% in the worst frame"
+        yield _tile("Strain", f"{100 * float(np.median(median)):.2g}", "%", note)
+    if pixels:
+        yield _tile("Reprojection", f"{np.mean(pixels):.2f}", "px", f"worst frame {max(pixels):.2f}")
+    note = f"folded over in {sum(count > 0 for count in folds)}" if folds else ""
+    yield _tile("Frames", f"{len(deformation.frames):,}", "", note)
 
 
 def _count_tiles(data: ReportData) -> Iterable[str]:
@@ -116,21 +130,13 @@ def quality(result: Mapping[str, Any], measured_on: str = "held-out") -> Section
     if series and final is not None and measured_on == "held-out":
         series.append(Series("held out", [(series[0].points[-1][0], final)], "goal"))
     told = ", ".join(f"{s.label} ends at {s.points[-1][1]:.2f} dB" for s in series)
-    keys = "".join(f'<span class="key {s.style}">{s.label}</span>' for s in series)
-    body = f'<p class="keys narrow">{keys}</p>'
-    # Text in a drawing shrinks with it: one is drawn for a wide page and one for a phone, and the style shows either.
-    for kind, width, height in (("wide", 1000, 300), ("narrow", 350, 240)):
-        chart = line_chart(
-            series,
-            description=f"PSNR over time: {told}.",
-            unit="dB",
-            format_y=lambda y: f"{y:.2f}",
-            width=width,
-            height=height,
-            bands=_bands(history),
-            named=kind == "wide",
-        )
-        body += f'<div class="{kind}">{chart}</div>'
+    body = wide_and_narrow(
+        series,
+        description=f"PSNR over time: {told}.",
+        unit="dB",
+        format_y=lambda y: f"{y:.2f}",
+        bands=_bands(history),
+    )
     return Section("quality", "Quality over time", lead, f'<div class="card">{body}</div>' if series else "")
 
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from recon.evaluate.charts import Band, Series, compact, duration, histogram, line_chart, number, ticks
+from recon.evaluate.charts import FRAMES, Band, Series, compact, duration, histogram, line_chart, number, ticks
 
 
 def chart(series: list[Series], width: int = 400, height: int = 200, **options: object) -> str:
@@ -88,3 +88,9 @@ def test_bars_are_as_tall_as_their_counts() -> None:
     assert len(heights) == 3
     assert heights[1] == pytest.approx(2 * heights[0], abs=0.1)
     assert "&lt;1&gt;" in svg
+
+
+def test_x_may_be_frames() -> None:
+    svg = chart([Series("a", [(k, 1) for k in range(31)], "peak")], axis=FRAMES)
+    assert re.findall(r'text-anchor="middle">([^<]+)<', svg) == ["0", "10", "20", "30"]
+    assert "<title>a: 1.0 dB in frame 7</title>" in svg
