@@ -12,16 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.deform.first_frame import textured_by
-from recon.evaluate import ReportData, save_picture, write_report
 from recon.evaluate.strain import strain_summary
 from recon.export.animation import write_animation, write_sequence
-from recon.job_files import write_json
+from recon.job_files import read_json, write_json
 from recon.mesh.animation import Animation
 from recon.mesh.mesh import Mesh
-from recon.mesh.picture import picture
+from recon.pipelines.deform_page import write_deform_page
 from recon.pipelines.deform_stages import DeformContext, capture_of, fitted, template_of
-from recon.pipelines.photo_results import versions
-from recon.pipelines.stages import make_result
 
 Y_UP = np.array([1, -1, -1], np.float32)
 """From the camera's axes to those of meshes: both right-handed."""
@@ -79,27 +76,11 @@ def animation_of(context: DeformContext, frames: NDArray[np.float32]) -> Animati
 
 
 def report(context: DeformContext) -> None:
-    """Put it all on one page."""
-    frames, _ = fitted(context)
-    animation = animation_of(context, frames)
-    mesh = animation.mesh
-    hero = picture(Mesh(frames[len(frames) // 2] * Y_UP, mesh.faces, mesh.colours))
-    with context.preview("previews/surface.jpg") as path:
-        save_picture(path, hero)
-    result = make_result("deform", context.device, {**context.records, context.stage: context.record})
-    with context.export("report", "report.html") as path:
-        write_report(
-            path,
-            ReportData(
-                title=context.input.stem or "Reconstruction",
-                result=result,
-                source=context.input.name,
-                hero=hero,
-                figures={name: f"{value:.5g}" for name, value in result["metrics"].items()},
-                settings=context.config.model_dump(mode="json"),
-                versions=versions(),
-            ),
-        )
+    """Film it, and put it all on one page."""
+    capture, (frames, _) = capture_of(context), fitted(context)
+    figures = read_json(context.output("surface") / "figures.json") or []
+    animation, template = animation_of(context, frames), template_of(context)
+    write_deform_page(context, animation, template.vertices, capture.K, figures, capture.views, capture.tracks)
 
 
 def _figure(value: float) -> float:

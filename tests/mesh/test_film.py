@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from sheets import CELLS, flat, folded, nodes
+from sheets import flat
 
+from benchmarks.bent_sheets import folded, nodes
 from recon.capture.capture import Camera, Photo, View
 from recon.capture.tracks import Tracks
 from recon.deform.sheet import grid_faces
@@ -123,7 +124,7 @@ def test_from_the_side_depth_is_seen_at_one_scale() -> None:
 
 def test_a_fold_is_seen_by_its_shade() -> None:
     uv = nodes()
-    ahead, faces = np.array([0, 0, 500]), grid_faces(*CELLS).astype(np.int32)
+    ahead, faces = np.array([0, 0, 500]), grid_faces(20, 15).astype(np.int32)
 
     def shades(points: np.ndarray) -> np.ndarray:
         mesh = Mesh(points.astype(np.float32), faces)

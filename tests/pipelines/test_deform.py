@@ -49,7 +49,8 @@ def test_from_a_film_to_an_animation(film: tuple[Path, np.ndarray], tmp_path: Pa
     np.testing.assert_allclose(mesh.bounds, trimesh.PointCloud(found[0] * [1, -1, -1]).bounds, atol=1e-3)
     assert mesh.visual.material.baseColorTexture is not None, "the first photo"
     assert len(list((tmp_path / "job" / result["exports"]["sequence"]).glob("frame_*.obj"))) == FRAMES
-    assert (tmp_path / "job" / "report.html").is_file()
+    assert set(result["exports"]) == {"surface", "surface_npz", "sequence", "overlay", "side", "report"}
+    assert "strain" in (tmp_path / "job" / "report.html").read_text().lower()
 
 
 def test_cancelled_and_gone_on_with_is_the_same(film: tuple[Path, np.ndarray], tmp_path: Path) -> None:

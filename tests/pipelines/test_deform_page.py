@@ -9,8 +9,9 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from sheets import K, cylinder, flat, nodes
+from sheets import flat
 
+from benchmarks.bent_sheets import K, cylinder, nodes
 from recon.capture.capture import Camera, Photo, View
 from recon.capture.tracks import Tracks
 from recon.config import Config
