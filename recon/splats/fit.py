@@ -90,7 +90,7 @@ class Fit:
     def __post_init__(self) -> None:
         self.initial_count = len(self.splats)
         self.unseen = torch.zeros(len(self.splats), dtype=torch.int64)
-        self.solver = SplatSolver(self.splats, self.rule)
+        self.solver = SplatSolver(self.splats, self.rule.over(self.config.steps))
         self.corrections = Corrections(len(self.photos), self.config.refine_cameras, self.config.exposure)
 
     @property
@@ -260,7 +260,7 @@ class Fit:
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
         self.splats = Splats(**{name: t.clone() for name, t in part("splats.").items()})
-        self.solver = SplatSolver(self.splats, self.rule)
+        self.solver = SplatSolver(self.splats, self.rule.over(self.config.steps))
         self.solver.load_state(part("solver."))
         self.corrections.load_state(part("corrections."))
         self.unseen = tensors["unseen"].clone()

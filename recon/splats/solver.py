@@ -32,12 +32,23 @@ class SplatRule:
         constant: rate of the colour's constant coefficient.
         harmonics: of the others.
         decay: factor that both have come down to at the fit's end; they cool down as the geometry's do.
+        length: steps of the fits that the decays are for. In longer ones rates come down to as much less: their noise
+            would hold up a fit of thousands of steps, more so the more splats share it. None: the same in all.
     """
 
     geometry: BlockRule
     constant: float
     harmonics: float
     decay: float
+    length: int | None = None
+
+    def over(self, steps: int) -> SplatRule:
+        """Return the rule for a fit of so many steps."""
+        if self.length is None or steps <= self.length:
+            return self
+        less = self.length / steps
+        geometry = replace(self.geometry, decays=less * self.geometry.decays)
+        return replace(self, geometry=geometry, decay=less * self.decay, length=None)
 
 
 ADAM = SplatRule(
@@ -51,6 +62,7 @@ ADAM = SplatRule(
     constant=0.14,
     harmonics=0.016,
     decay=0.27,
+    length=800,
 )
 """Found by ``benchmarks.splat_rates``, which found none for block-LM that served it better."""
 BLOCK_LM = replace(ADAM, geometry=replace(ADAM.geometry, overlap=10.0))

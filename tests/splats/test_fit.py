@@ -18,6 +18,7 @@ from recon.splats.loss import photometric_loss
 from recon.splats.photos import Target, TrainingPhoto
 from recon.splats.render import Pose, render
 from recon.splats.sampled_fit import SampledFit
+from recon.splats.solver import ADAM, SETTLING
 
 KINDS = [Fit, BlockFit, LMFit, SampledFit]
 
@@ -152,3 +153,14 @@ def test_thinning_keeps_points() -> None:
     points = Points(np.arange(30.0).reshape(10, 3), np.zeros((10, 3), np.float32))
     assert len(thinned(points, 4, np.random.default_rng(0)).xyz) == 4
     assert thinned(points, 20, np.random.default_rng(0)) is points
+
+
+def test_longer_fits_come_down_to_lower_rates() -> None:
+    """In proportion, beyond the length that the rates were found for; a rule without such a length stays as it is."""
+    assert ADAM.length is not None
+    assert ADAM.over(ADAM.length) is ADAM.over(10) is ADAM
+    longer = ADAM.over(4 * ADAM.length)
+    torch.testing.assert_close(longer.geometry.decays, ADAM.geometry.decays / 4)
+    assert longer.decay == ADAM.decay / 4
+    torch.testing.assert_close(longer.geometry.rates, ADAM.geometry.rates)
+    assert SETTLING.over(10_000) is SETTLING
