@@ -61,16 +61,20 @@ class Shape:
 
     def cost(self, state: Tensor) -> float:
         """Return E / 2."""
+        return 0.5 * float(self.energy(state))
+
+    def energy(self, state: Tensor) -> Tensor:
+        """Return E, a scalar that is differentiable where it is finite."""
         sheet = self.sheet
-        points, observed = sheet.points.at(state), 0.0
+        points, observed = sheet.points.at(state), state.new_zeros(())
         for one in self.observed:
             squares = one.residuals(points).square().sum(1)
             if torch.isinf(squares).any():
-                return float("inf")
+                return squares.new_tensor(torch.inf)
             limit = one.scale**2
-            observed += float((_shares(one) * limit * squares / (limit + squares)).sum())
+            observed = observed + (_shares(one) * limit * squares / (limit + squares)).sum()
         strain = (sheet.membrane.shares * sheet.membrane.strain(state).square().sum(1)).sum() / STRAIN**2
-        return 0.5 * (observed + float(strain + self.bending * sheet.bending.residuals(state).square().sum()))
+        return observed + (strain + self.bending * sheet.bending.residuals(state).square().sum())
 
     def linearise(self, state: Tensor) -> Equations:
         """Return Gauss–Newton's equations, robust losses by their weights at ``state``."""

@@ -84,7 +84,10 @@ def test_gradient_is_that_of_the_cost() -> None:
     shape = Shape(sheet, (Seen(pixels, belief, torch.from_numpy(K), 1.0, 5.0),), 0.02)
     direction = disturbed(torch.zeros_like(x))
     slope = (shape.cost(x + 1e-5 * direction) - shape.cost(x - 1e-5 * direction)) / 2e-5
-    assert dot(shape.linearise(x).gradient, direction.flatten()) == pytest.approx(slope, rel=1e-6)
+    gradient = shape.linearise(x).gradient
+    assert dot(gradient, direction.flatten()) == pytest.approx(slope, rel=1e-6)
+    varied = x.clone().requires_grad_()
+    torch.testing.assert_close(torch.autograd.grad(shape.energy(varied) / 2, varied)[0].flatten(), gradient)
     pixels[0] += 1e6  # one that is not seen
     assert shape.cost(x) == pytest.approx(Shape(sheet, shape.observed, 0.02).cost(x))
     assert shape.cost(x * torch.tensor([1.0, 1, -1])) == math.inf, "behind the camera"
