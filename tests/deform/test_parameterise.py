@@ -1,0 +1,65 @@
+"""Sheets are laid into the plane, by their own texture coordinates or without any; what is no sheet is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import trimesh
+from numpy.typing import NDArray
+from sheets import posed
+
+from benchmarks.bent_sheets import SIZE, cylinder, nodes
+from recon.deform.parameterise import parameterise
+from recon.deform.sheet import grid_faces
+from recon.errors import InputError
+
+FACES = grid_faces(20, 15)
+FLAT = nodes() / SIZE + 0.5
+
+
+def turned(uv: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (u, v) with the signs and the order of the axes that are nearest to the flat sheet's."""
+    across = abs(np.corrcoef(uv[:, 0], FLAT[:, 0])[0, 1]) < 0.5
+    uv = uv[:, ::-1] if across else uv
+    signs = np.sign(((uv - 0.5) * (FLAT - 0.5)).sum(0))
+    return (uv - 0.5) * signs + 0.5
+
+
+def test_a_rolled_sheet_is_laid_flat() -> None:
+    """The same as the flat one, but for the faces' chords."""
+    rolled = posed(cylinder(nodes()), 3)
+    np.testing.assert_allclose(turned(parameterise(rolled, FACES, None)), FLAT, atol=0.01)
+
+
+def test_a_sheet_with_a_hole_is_laid_flat() -> None:
+    middle = np.linalg.norm(FLAT[FACES].mean(1) - 0.5, axis=1)
+    kept = FACES[middle > 0.2]
+    used = np.unique(kept)
+    faces = np.searchsorted(used, kept)
+    uv = parameterise(posed(cylinder(nodes()), 3)[used], faces, None)
+    assert np.ptp(uv, axis=0) == pytest.approx([1, 1])
+
+
+def test_own_coordinates_serve_where_each_vertex_has_one() -> None:
+    bumpy = np.concatenate([nodes(), 10 * np.random.default_rng(0).normal(size=(len(FLAT), 1))], 1)
+    own = (0.25 + FLAT / 3)[FACES]
+    np.testing.assert_allclose(parameterise(bumpy, FACES, own), FLAT)
+    seam = own.copy()
+    seam[5, 1] += 0.1
+    flat = np.concatenate([nodes(), np.zeros((len(FLAT), 1))], 1)
+    for other in (seam, np.abs(own - 0.4)):
+        np.testing.assert_allclose(turned(parameterise(flat, FACES, other)), FLAT, atol=1e-6)
+
+
+def test_what_is_no_sheet_is_refused() -> None:
+    sphere = trimesh.creation.icosphere(2)
+    with pytest.raises(InputError, match="closes"):
+        parameterise(sphere.vertices, sphere.faces, None)
+    with pytest.raises(InputError, match="closes"):
+        parameterise(sphere.vertices, sphere.faces, np.random.default_rng(0).random((len(sphere.faces), 3, 2)))
+    flat = np.concatenate([nodes(), np.zeros((len(FLAT), 1))], 1)
+    two = np.concatenate([flat, flat + 1000]), np.concatenate([FACES, FACES + len(flat)])
+    with pytest.raises(InputError, match="parts"):
+        parameterise(*two, None)
+    with pytest.raises(InputError, match="parts"):
+        parameterise(np.concatenate([flat, flat[:1]]), FACES, None)
