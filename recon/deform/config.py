@@ -23,6 +23,12 @@ class DeformConfig(Config):
         gt=0,
         le=1e6,
     )
+    method: Literal["lm", "metric_field"] = setting(
+        "lm",
+        "How a frame is found: Levenberg-Marquardt on the mesh; or a network by Adam, which follows tracks alone, as "
+        "Barbany et al. 2024 published it.",
+        group="Fitting",
+    )
     vertices: int = setting(
         1200,
         "Most vertices that are solved for; a finer template is carried along by fewer.",

@@ -16,9 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recon.capture.capture import Array
 from recon.deform.observations import bilinear
 
 _BACK = 1.0
+
+
+def grey(rgb: Array) -> NDArray[np.uint8]:
+    """Return (H, W) grey of (H, W, 3) colours in [0, 1]."""
+    return np.asarray(255 * cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY).clip(0, 1), np.uint8)
 
 
 def flowed(before: NDArray[np.uint8], after: NDArray[np.uint8], pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,9 +16,12 @@ from recon.capture.deform_folder import DeformCapture
 from recon.capture.resize import resize_photo
 from recon.deform.anchoring import anchored
 from recon.deform.config import DeformConfig
+from recon.deform.metric_field import MetricField
 from recon.deform.observations import SurfacePoints
+from recon.deform.parameterise import parameterise
 from recon.deform.shape import Sheet
 from recon.deform.track_fit import BENDING, TrackFit
+from recon.deform.tracking import TrackedPoints
 from recon.deform.video_fit import VideoFit
 from recon.errors import InputError
 
@@ -66,22 +69,35 @@ class Sequence:
     ) -> None:
         self._capture, self._template = capture, torch.from_numpy(vertices)
         bending, triangles = config.stiffness * BENDING, torch.from_numpy(faces)
-        self._tracks: TrackFit | None = None
+        network = config.method == "metric_field"
+        self._tracks: TrackFit | MetricField | None = None
         self._video: VideoFit | None = None
+        self._tracked: TrackedPoints | None = None
+        self._photos: dict[int, Photo] = {}
+        K, points = capture.K, None
         if capture.tracks is not None:
             points, self._kept = _located(capture, vertices, faces, warn)
-            sheet = Sheet(self._template, triangles, points)
-            self._tracks = TrackFit(sheet, capture.K, config.noise, bending, check)
-        self._photos: dict[int, Photo] = {}
-        if capture.views and (self._tracks is None or config.refine):
+        if capture.views and (points is None or (config.refine and not network)):
             first = capture.views[0]
             assert first.camera is not None
-            image = vertices @ first.camera.K.T
-            extent = float(np.ptp(image[:, :2] / image[:, 2:], axis=0).max())
-            scale = min(1.0, config.side / max(extent, 1.0))
+            scale = min(1.0, config.side / max(_extent(vertices, first.camera.K).max(), 1.0))
             self._size = max(1, round(scale * first.width)), max(1, round(scale * first.height))
-            K = first.camera.resized(*self._size).K
-            self._video = VideoFit(self._template, triangles, K, self._photo(0), self._template, bending, check)
+            pictured = first.camera.resized(*self._size).K
+            if network:
+                self._tracked = TrackedPoints(self._template, triangles, pictured, self._photo(0))
+                K, points = pictured, self._tracked.points
+            else:
+                self._video = VideoFit(
+                    self._template, triangles, pictured, self._photo(0), self._template, bending, check
+                )
+        if points is not None:
+            sheet = Sheet(self._template, triangles, points)
+            if network:
+                extent = _extent(vertices, K)
+                uvs = parameterise(vertices, faces, None)
+                self._tracks = MetricField(sheet, uvs, K, (extent[0], extent[1]), check=check)
+            else:
+                self._tracks = TrackFit(sheet, K, config.noise, bending, check)
 
     def __len__(self) -> int:
         tracks = self._capture.tracks
@@ -95,25 +111,44 @@ class Sequence:
             before: (V, 3) the surface in the frame before; None in the first one.
         """
         begun, figures = time.monotonic(), dict[str, float]()
-        vertices = self._template
-        if before is not None:
-            vertices, tracks = before, self._capture.tracks
-            if self._tracks is not None and tracks is not None:
-                belief = tracks.visible[number, self._kept].astype(np.float64)
-                tracked = self._tracks.frame(tracks.xy[number, self._kept], belief, before)
-                vertices = tracked.vertices
-                if belief.any():
-                    figures["pixels"] = float(tracked.pixels[torch.from_numpy(belief > 0)].median())
-            if self._video is not None:
-                photo = self._photo(number)
-                if self._tracks is None:
-                    followed = self._video.follow(photo, self._photo(number - 1), before)
-                else:
-                    followed = self._video.refine(photo, vertices)
-                vertices = followed.vertices
-                figures |= {"look": followed.look, "seen": followed.seen}
+        vertices = self._template if before is None else before
+        if before is not None and self._tracks is not None:
+            pixels, belief = self._seen(number)
+            tracked = self._tracks.frame(pixels, belief, before)
+            vertices = tracked.vertices
+            if belief.any():
+                figures["pixels"] = float(tracked.pixels[torch.from_numpy(belief > 0)].median())
+        if before is not None and self._video is not None:
+            photo = self._photo(number)
+            if self._tracks is None:
+                followed = self._video.follow(photo, self._photo(number - 1), before)
+            else:
+                followed = self._video.refine(photo, vertices)
+            vertices = followed.vertices
+            figures |= {"look": followed.look, "seen": followed.seen}
         figures["seconds"] = round(time.monotonic() - begun, 3)
         return FrameResult(vertices, figures)
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what is carried from frame to frame besides the surface, for a checkpoint."""
+        kept = {} if self._tracked is None else {"pixels": self._tracked.pixels, "known": self._tracked.known}
+        return kept | (self._tracks.state() if isinstance(self._tracks, MetricField) else {})
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Go on from a checkpoint's :meth:`state`."""
+        if self._tracked is not None:
+            self._tracked.pixels, self._tracked.known = state["pixels"], state["known"]
+        if isinstance(self._tracks, MetricField):
+            self._tracks.load_state(state)
+
+    def _seen(self, number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return (N, 2) where the points are seen in a frame, and (N,) how far that is believed."""
+        if self._tracked is not None:
+            self._tracked.follow(self._photo(number - 1), self._photo(number))
+            return self._tracked.pixels.numpy(), self._tracked.known.numpy().astype(np.float64)
+        tracks = self._capture.tracks
+        assert tracks is not None
+        return tracks.xy[number, self._kept], tracks.visible[number, self._kept].astype(np.float64)
 
     def _photo(self, number: int) -> Photo:
         """Return a frame at the working size; the last two are kept."""
@@ -121,6 +156,12 @@ class Sequence:
             self._photos = {k: photo for k, photo in self._photos.items() if k == number - 1}
             self._photos[number] = resize_photo(self._capture.views[number].load(), *self._size)
         return self._photos[number]
+
+
+def _extent(vertices: NDArray[np.float64], K: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (2,) the width and height in pixels of where a surface is seen."""
+    image = vertices @ K.T
+    return np.asarray(np.ptp(image[:, :2] / image[:, 2:], axis=0))
 
 
 def _located(

@@ -17,14 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from recon.capture.capture import Photo
-from recon.deform.flow import flowed
+from recon.deform.flow import flowed, grey
 from recon.deform.look import BLURS, Look, Window, look
 from recon.deform.observations import Looking, Observation, Outlined, Seen, bilinear, projected
 from recon.deform.sampling import surface_samples
@@ -106,7 +105,7 @@ class VideoFit:
         window = self._window(photo, before)
         camera, seen = torch.from_numpy(window.camera(self._K)), self._visible(before)
         pixels, _ = projected(self._sheet.points.at(before), camera)
-        found, believed = flowed(_grey(last, window), _grey(photo, window), pixels)
+        found, believed = flowed(grey(window.cut(last.rgb)), grey(window.cut(photo.rgb)), pixels)
         flow = Seen(found, (believed & seen & self._known).double(), camera, 1.0, WRONG)
         vertices, steps = self._solve((flow, *self._outline(look(photo, window), seen, camera)), before)
         refined = self.refine(photo, vertices)
@@ -150,8 +149,3 @@ class VideoFit:
         left, top = np.clip(low - margin, 0, np.array(self._size) - 1).astype(int)
         right, bottom = np.minimum(np.ceil(high + margin), self._size).astype(int)
         return Window(int(left), int(top), max(int(right), int(left) + 1), max(int(bottom), int(top) + 1))
-
-
-def _grey(photo: Photo, window: Window) -> NDArray[np.uint8]:
-    grey = cv2.cvtColor(np.ascontiguousarray(window.cut(photo.rgb)), cv2.COLOR_RGB2GRAY)
-    return np.asarray(255 * grey.clip(0, 1), np.uint8)

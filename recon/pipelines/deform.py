@@ -14,7 +14,9 @@ PIPELINE = Pipeline(
     (
         Stage("load", load),
         Stage("template", template, settings=("size", "noise"), inputs=("load",)),
-        Stage("fit", fit, settings=("vertices", "stiffness", "noise", "refine", "side"), inputs=("template",)),
+        Stage(
+            "fit", fit, settings=("method", "vertices", "stiffness", "noise", "refine", "side"), inputs=("template",)
+        ),
         Stage("surface", surface, settings=("rate", "sequence"), inputs=("fit",)),
         Stage("report", report, inputs=("surface",)),
     ),

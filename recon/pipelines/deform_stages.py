@@ -73,22 +73,30 @@ def fit(context: DeformContext) -> None:
     sequence = Sequence(capture, coarse.vertices, coarse.faces, config, events.warn, events.check)
     found: list[torch.Tensor] = []
     figures: list[dict[str, float]] = []
+    state: dict[str, torch.Tensor] = {}
     checkpoint = context.load_checkpoint()
     if checkpoint is not None:
-        found, figures = list(checkpoint[0]["frames"]), checkpoint[1]["figures"]
+        state, figures = checkpoint[0], checkpoint[1]["figures"]
+        found = list(state.pop("frames"))
+        sequence.load_state(state)
+
+    def save() -> None:
+        if found:  # whole frames
+            context.save_checkpoint({"frames": torch.stack(found), **state}, {"figures": figures})
+
     try:
         for number in range(len(found), len(sequence)):
             result = sequence.frame(number, found[-1] if found else None)
             found.append(result.vertices)
             figures.append(result.figures)
+            state = sequence.state()
             shown = {name: value for name, value in result.figures.items() if name in ("pixels", "look")}
             context.remember(**shown)
             context.progress(number + 1, len(sequence), **shown)
             if context.checkpoint_due():
-                context.save_checkpoint({"frames": torch.stack(found)}, {"figures": figures})
+                save()
     except Cancelled:
-        if found:
-            context.save_checkpoint({"frames": torch.stack(found)}, {"figures": figures})
+        save()
         raise
     fine = np.stack([coarse.fine(one.numpy()) for one in found]).astype(np.float32)
     write_tensors(context.folder / "frames.safetensors", {"frames": torch.from_numpy(fine)})

@@ -13,7 +13,9 @@ from benchmarks.bent_sheets import SIZE, K, write_video
 from recon.capture.capture import Photo
 from recon.capture.deform_folder import DeformCapture, load_deform
 from recon.capture.tracks import Tracks
+from recon.deform import metric_field
 from recon.deform.config import DeformConfig
+from recon.deform.metric_field import MetricRule
 from recon.deform.sequence import Sequence
 from recon.errors import InputError
 from recon.events import Events
@@ -102,6 +104,17 @@ def test_a_film_without_masks_is_followed_too(film: tuple[DeformCapture, Array])
     views = tuple(replace(view, load=bare(view.load)) for view in capture.views)
     found, _ = followed(replace(capture, views=views), DeformConfig())
     assert errors(found, truth).max() < 0.003
+
+
+def test_a_network_follows_the_film_by_tracks_of_its_own(
+    film: tuple[DeformCapture, Array], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = MetricRule(rate=1e-3, steps=60, patience=60, template_patience=40, time=0.0, metric=0.01)
+    monkeypatch.setattr(metric_field, "MetricRule", lambda: quick)
+    capture, _ = film
+    short = replace(capture, views=capture.views[::2])
+    _, figures = followed(short, DeformConfig(method="metric_field", side=320))
+    assert figures[-1]["pixels"] < 8, "it has moved by 16"
 
 
 def test_the_same_twice(film: tuple[DeformCapture, Array]) -> None:

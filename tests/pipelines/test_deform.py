@@ -15,7 +15,9 @@ from sheets import posed
 from benchmarks.bent_sheets import K, cylinder, nodes, write_video
 from recon import pipelines
 from recon.capture.inspect import inspect
+from recon.deform import metric_field
 from recon.deform.anchoring import anchored
+from recon.deform.metric_field import MetricRule
 from recon.errors import InputError
 from recon.events import Event, Events, Progress
 from recon.pipelines.estimate import estimate_seconds
@@ -53,7 +55,11 @@ def test_from_a_film_to_an_animation(film: tuple[Path, np.ndarray], tmp_path: Pa
     assert "strain" in (tmp_path / "job" / "report.html").read_text().lower()
 
 
-def test_cancelled_and_gone_on_with_is_the_same(film: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["lm", "metric_field"])
+def test_cancelled_and_gone_on_with_is_the_same(
+    method: str, film: tuple[Path, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metric_field, "MetricRule", lambda: MetricRule(rate=1e-2, steps=20, template_patience=5))
     folder, _ = film
     events = Events()
 
@@ -62,9 +68,9 @@ def test_cancelled_and_gone_on_with_is_the_same(film: tuple[Path, np.ndarray], t
             events.cancel()
 
     events.listen(stop)
-    assert pipelines.run(folder, tmp_path / "job", "deform", "fast", events=events)["status"] == "cancelled"
-    resumed = pipelines.run(folder, tmp_path / "job", "deform", "fast", resume=True)
-    whole = run(folder, tmp_path / "whole")
+    assert run(folder, tmp_path / "job", events=events, method=method)["status"] == "cancelled"
+    resumed = run(folder, tmp_path / "job", resume=True)
+    whole = run(folder, tmp_path / "whole", method=method)
     assert resumed["status"] == "done"
     with (
         np.load(tmp_path / "job" / "exports" / "surface.npz") as one,
