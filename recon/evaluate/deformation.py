@@ -19,9 +19,15 @@ FILM_BUDGET = 4_000_000
 MAP_BUDGET = 400_000
 """Bytes of all maps of strain together, as base64 text."""
 
+BUDGET = FILM_BUDGET + MAP_BUDGET
+
+
+def _hundredths(value: float) -> str:
+    return f"{value:.2f}"
+
 
 def _percent(share: float) -> str:
-    return number(100 * share)
+    return _hundredths(100 * share)
 
 
 _COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
@@ -29,7 +35,7 @@ _COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "strain_p95": ("95% of the faces", _percent),
     "strain_max": ("largest", _percent),
     "folds": ("Folds", number),
-    "pixels": ("Reprojection in px", number),
+    "pixels": ("Reprojection in px", _hundredths),
     "seconds": ("Time", duration),
 }
 

@@ -44,13 +44,12 @@ def write_report(path: Path, data: ReportData) -> None:
     Raises:
         InputError: a view's render, photo and mask are not of one size (``"shape-mismatch"``).
     """
-    moving = deformation.sections(data.deformation) if data.deformation else []
-    rows, hero = _embed_pictures(data, PICTURE_BUDGET - sum(len(part.body) for part in moving))
+    rows, hero = _embed_pictures(data, PICTURE_BUDGET - (deformation.BUDGET if data.deformation else 0))
     top = sections.status(data.result) + sections.first_screen(data, rows, hero) + sections.warnings(data.result)
     parts = [
         sections.quality(data.result, data.measured_on),
         gallery.views(rows, ERROR_RANGE, data.measured_on),
-        *moving,
+        *(deformation.sections(data.deformation) if data.deformation else ()),
         sections.splats(data),
         sections.facts("figures", "Measured", data.figures),
         sections.time_and_memory(data.result),

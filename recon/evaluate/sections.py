@@ -79,7 +79,8 @@ def _deformation_tiles(deformation: Deformation) -> Iterable[str]:
         yield _tile("Strain", f"{100 * float(np.median(median)):.2g}", "%", note)
     if pixels:
         yield _tile("Reprojection", f"{np.mean(pixels):.2f}", "px", f"worst frame {max(pixels):.2f}")
-    note = f"folded over in {sum(count > 0 for count in folds)}" if folds else ""
+    folded = sum(count > 0 for count in folds)
+    note = f"{folded or 'none'} folded over" if folds else ""
     yield _tile("Frames", f"{len(deformation.frames):,}", "", note)
 
 

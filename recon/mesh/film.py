@@ -49,18 +49,19 @@ class Window:
 
     Attributes:
         camera: at the origin, whose picture is the window, of even width and height.
-        box: left, top, right and bottom in pixels of the photos; None where there are none.
+        box: left, top, right and bottom as shares of a photo's sides; None where there are none.
     """
 
     camera: Camera
-    box: tuple[int, int, int, int] | None = None
+    box: tuple[float, float, float, float] | None = None
 
     def photo(self, view: View) -> Tensor:
         """Return (H, W, 3) the window's part of a photo, at the camera's size."""
         assert self.box is not None  # there are photos
-        left, top, right, bottom = self.box
-        rgb = view.load().rgb[top:bottom, left:right]
-        return torch.from_numpy(resize_image(rgb, self.camera.width, self.camera.height))
+        rgb = view.load().rgb
+        height, width = rgb.shape[:2]
+        left, top, right, bottom = np.rint(np.array(self.box) * (width, height, width, height)).astype(int)
+        return torch.from_numpy(resize_image(rgb[top:bottom, left:right], self.camera.width, self.camera.height))
 
 
 def film_window(animation: Animation, K: NDArray[np.float64], views: Sequence[View] = ()) -> Window:
@@ -69,7 +70,7 @@ def film_window(animation: Animation, K: NDArray[np.float64], views: Sequence[Vi
     Args:
         animation: in the camera's axes, x right, y down, z forward, the camera at the origin.
         K: (3, 3) intrinsics in pixels, for want of photos; those of the photos are their cameras'.
-        views: the photos, all of one camera and one size.
+        views: the photos, all of one camera.
     """
     if views:
         assert views[0].camera is not None  # it stands at the origin
@@ -94,8 +95,11 @@ def film_window(animation: Animation, K: NDArray[np.float64], views: Sequence[Vi
     own = K.copy()
     own[:2, 2] -= box[0]
     own[:2] *= np.array([[width], [height]]) / extent[:, None]
-    left, top, right, bottom = (round(edge) for edge in box.ravel().tolist())
-    return Window(Camera(np.eye(4), own, width, height), (left, top, right, bottom) if views else None)
+    camera = Camera(np.eye(4), own, width, height)
+    if not views:
+        return Window(camera)
+    left, top, right, bottom = (box / whole[1]).ravel().tolist()
+    return Window(camera, (left, top, right, bottom))
 
 
 def overlay(

@@ -71,11 +71,11 @@ def test_everything_is_told(tmp_path: Path) -> None:
     assert len(rows) == 30
     assert [cell.text for cell in page.xpath("//section[@id='frames']//tbody/tr")[7]] == [
         "7",
-        "0.7",
-        "1.4",
-        "2.8",
+        "0.70",
+        "1.40",
+        "2.80",
         "1",
-        "0.5",
+        "0.50",
         "2.0 s",
     ]
     tiles = words(page.xpath("//dl[@class='tiles']")[0])
@@ -84,7 +84,7 @@ def test_everything_is_told(tmp_path: Path) -> None:
         "of the faces below 5.8% in the worst frame",
         "Reprojection 0.50 px",
         "Frames 30",
-        "folded over in 1",
+        "1 folded over",
     ):
         assert told in tiles, told
 
@@ -101,7 +101,7 @@ def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
     page = written(tmp_path / "report.html", Deformation(few))
     assert set(page.xpath("//section/@id")) == {"strain", "frames"}
     assert [words(h) for h in page.xpath("//section[@id='frames']//thead//th")] == ["Frame", "Strain in %: median"]
-    assert [cell.text for cell in page.xpath("//section[@id='frames']//td")] == ["1", "–", "–"]
+    assert [cell.text for cell in page.xpath("//section[@id='frames']//td")] == ["1.00", "–", "–"]
     assert "nan" not in words(page)
     page = written(tmp_path / "report.html", Deformation(()))
     assert page.xpath("//section") == []

@@ -71,6 +71,15 @@ def test_over_a_photo_the_surface_is_half_transparent_and_nothing_else_changes()
     assert np.ptp(left[..., 0]) > 100, "the grid is drawn on it"
 
 
+def test_photos_of_another_size_show_the_same() -> None:
+    rgb = np.zeros((80, 100, 3), np.float32)
+    rgb[:, 50:] = (1, 0, 0)
+    views = photos(rgb) + photos(rgb[::2, ::2].copy())
+    whole, half = (frame.astype(int) for frame in overlay(moving(CORNERS, CORNERS), CORNERS, K, views))
+    differ = np.abs(whole - half).max(axis=(0, 2)) > 1
+    assert set(np.flatnonzero(differ)) <= set(range(60, 72)), "but where two colours meet, enlarged"
+
+
 def test_the_grid_has_its_lines_at_equal_distances_on_the_template() -> None:
     (frame,) = overlay(moving(CORNERS), CORNERS, K)
     first, last, top, _ = surroundings(frame)
