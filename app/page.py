@@ -255,7 +255,7 @@ class Page:
         for kind in sorted({"splats", "mesh"} & set(made), key=lambda kind: kind != what):
             with suppress(ReconError):
                 return (splats_for_view if kind == "splats" else mesh_for_view)(state.folder, made)
-        return None
+        return made.get("surface")  # which stands upright as it is, and moves
 
     def _facts(self, state: JobState) -> Sequence[tuple[str, str]]:
         made = self._made(state)

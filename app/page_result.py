@@ -14,7 +14,11 @@ from app.page_view import box, card, size, took, warnings
 INTERNAL = ("loss", "validation_psnr")
 """What only matters while it runs."""
 
-SHOW = "exports/turntable.mp4"
+FILMS = {
+    "exports/turntable.mp4": "Turntable",
+    "exports/overlay.mp4": "The surface over its frames",
+    "exports/side.mp4": "The surface from the side",
+}
 REPORT = "report.html"
 
 
@@ -65,13 +69,14 @@ def compare(state: JobState | None, pairs: Sequence[Pair]) -> str:
 
 
 def video(state: JobState | None) -> str:
-    """Return the turntable, which plays in a loop."""
-    if state is None or SHOW not in state.exports:
+    """Return the films, which play in a loop."""
+    if state is None:
         return ""
-    source = escape(link(state.id, SHOW))
-    return (
-        f'<h4>Turntable</h4><video class="eg-preview" aria-label="Turntable" src="{source}" '
+    return "".join(
+        f'<h4>{told}</h4><video class="eg-preview" aria-label="{told}" src="{escape(link(state.id, film))}" '
         "autoplay loop muted playsinline controls></video>"
+        for film, told in FILMS.items()
+        if film in state.exports
     )
 
 
