@@ -207,7 +207,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _add_run(command: argparse.ArgumentParser, arguments: Sequence[str] | None) -> None:
-    command.add_argument("input", metavar="INPUT", type=Path, help="photos, a zip, a video, a dataset, a cloud")
+    command.add_argument(
+        "input", metavar="INPUT", type=Path, help="photos, a zip, a video, a dataset, a cloud, a surface that deforms"
+    )
     command.add_argument("--out", metavar="JOB", type=Path, required=True, help="the job directory to make")
     command.add_argument("--preset", metavar="NAME", help="fast, medium or high (default medium)")
     command.add_argument("--device", metavar="NAME", help="cpu or cuda (default cpu)")
