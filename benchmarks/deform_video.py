@@ -45,7 +45,7 @@ def figures(result: dict[str, Any], frames: int) -> list[Any]:
     """Return what the command says of its result."""
     metrics, seconds = result["metrics"], result["seconds"]
     strain = f"{100 * metrics['strain_median']:.2f}, {100 * metrics['strain_p95']:.2f}"
-    return [strain, metrics["folds"], round(seconds["total"]), f"{seconds['fit'] / frames:.2f}"]
+    return [strain, round(metrics["folds"]), round(seconds["total"]), f"{seconds['fit'] / frames:.2f}"]
 
 
 def cloth(folder: Path) -> list[list[Any]]:
