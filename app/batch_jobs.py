@@ -13,6 +13,7 @@ from typing import Any, Literal
 from app.follow import Follower
 from app.manifest import KEYS, Entry, refuse_unknown
 from recon import pipelines
+from recon.config import based
 from recon.errors import InputError, ReconError
 from recon.job import Job, is_job
 from recon.pipelines import Request
@@ -192,7 +193,7 @@ def _check(
         chosen.name,
         flags.get("preset") or entry.choices.get("preset"),
         device=device if here or (device or "").split(":")[0] != "cuda" else "cpu",
-        settings={**general, **entry.settings},
+        settings=based(chosen.config, {**general, **entry.settings}, entry.base),
     )
     if is_job(out):
         if not resume:

@@ -26,7 +26,7 @@ from app.line import Line, settle, write_ticket
 from app.uploads import clean_name
 from app.worker import RECON, interrupt_owner
 from recon import pipelines
-from recon.config import ENVIRONMENT, resolve
+from recon.config import ENVIRONMENT, path_names, resolve
 from recon.errors import Cancelled, InputError, ReconstructionError
 from recon.job import Job, is_job, write_config
 from recon.settings import Settings, as_environment, settings
@@ -97,17 +97,19 @@ class Jobs:
         device: str | None = None,
         keep: bool = False,
         made: Path | None = None,
+        files: Mapping[str, Any] | None = None,
     ) -> str:
         """Put a job into the line.
 
         Args:
             source: a capture.
             pipeline, preset: what is run.
-            values: fields of the pipeline's config, in place of the preset's.
+            values: fields of the pipeline's config, in place of the preset's; a visitor's, so none may be a path.
             title: what to call it; the capture's name where empty.
             device: ``cpu`` or ``cuda``; where None, RECON_DEVICE, else ``cpu``.
             keep: the job shall have its own copy of the capture (by links where the disk allows).
             made: a job of the same capture and pipeline, whose finished stages hold for this one where settings agree.
+            files: fields that are paths, which only the server's owner may name.
 
         Returns:
             Its id.
@@ -115,7 +117,12 @@ class Jobs:
         Raises:
             InputError: wrong settings, a full line, a full disk; nothing was begun.
         """
-        config = resolve(pipelines.get(pipeline).config, preset=preset, environment=os.environ, flags=values)
+        chosen = pipelines.get(pipeline).config
+        for name in path_names(chosen):
+            if values.get(name) is not None:
+                what = f"Setting '{name}' names a file of the server's, which only its owner may."
+                raise InputError(what, "Put all that belongs together into one zip, or use 'recon run'.", "bad-setting")
+        config = resolve(chosen, preset=preset, environment=os.environ, flags={**values, **(files or {})})
         device = device or os.environ.get(f"{ENVIRONMENT}DEVICE") or "cpu"
         self._refuse_more()
         name = clean_name(title) if title.strip() else source.stem
@@ -148,8 +155,12 @@ class Jobs:
         own = source.is_relative_to(opened.folder)
         device = str(opened.header["device"])
         made = opened.folder if pipeline == opened.pipeline and not opened.running else None
-        title = title or source.stem
-        return self.begin(source, pipeline, preset, values, title=title, device=device, keep=own, made=made)
+        title, files = title or source.stem, {}
+        if pipeline == opened.pipeline:
+            files = {name: opened.settings.get(name) for name in path_names(pipelines.get(pipeline).config)}
+        return self.begin(
+            source, pipeline, preset, values, title=title, device=device, keep=own, made=made, files=files
+        )
 
     def cancel(self, job: str) -> None:
         """Ask a job to stop; it does so within two seconds and can be resumed. One that has ended stays as it is.

@@ -11,7 +11,8 @@
         max_side: 800
 
 What the manifest says wins over the environment, a flag of ``recon batch`` over the manifest. Where nothing names a
-pipeline, clouds and meshes get ``points``, surfaces that deform ``deform`` and all else ``splats``.
+pipeline, clouds and meshes get ``points``, folders of surfaces that deform ``deform`` and all else ``splats``. Paths
+among the settings are relative to the manifest, too.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 from recon.capture.cloud import cloud_suffix, find_clouds
 from recon.capture.deform_folder import is_deform
 from recon.capture.files import CAMERA_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES, is_junk, listed, numbered, walk
+from recon.capture.registration import is_registration
 from recon.config import ENVIRONMENT, nearest, read_yaml
 from recon.errors import InputError
 from recon.events import Events
@@ -52,6 +54,7 @@ class Entry:
         choices: pipeline, preset and device, those that it names.
         settings: its own.
         defaults: of all jobs of the manifest; of them it takes the settings that its pipeline has.
+        base: where relative paths among the settings begin.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Entry:
     choices: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    base: Path = Path()
 
     def pipeline(self, flag: str | None) -> str | None:
         """Return the name of its pipeline; None where it is left to :func:`recon.pipelines.prepare`."""
@@ -67,7 +71,7 @@ class Entry:
             return given
         if os.environ.get(f"{ENVIRONMENT}PIPELINE"):
             return None
-        if self.input.is_dir() and is_deform(self.input):
+        if self.input.is_dir() and (is_deform(self.input) or is_registration(self.input)):
             return "deform"
         return "points" if _is_cloud(self.input) else None
 
@@ -201,7 +205,7 @@ def _of_job(job: Any, defaults: Mapping[str, Any], where: str, base: Path, out: 
     settings = {key: value for key, value in job.items() if key not in KEYS}
     general = {key: value for key, value in defaults.items() if key not in KEYS}
     return [
-        Entry(name, path, where if len(paths) == 1 else f"{where}, {path.name}", choices, settings, general)
+        Entry(name, path, where if len(paths) == 1 else f"{where}, {path.name}", choices, settings, general, base)
         for name, path in zip(names, paths, strict=True)
     ]
 

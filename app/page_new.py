@@ -18,7 +18,7 @@ WORDS = {
     "splats": "Splats: a scene as it looks, from photos",
     "mesh": "Mesh: one thing, watertight and textured, from photos",
     "points": "Mesh of a point cloud or scan",
-    "deform": "Moving surface: a template that bends as a video shows it",
+    "deform": "Moving surface: a template that bends as a video shows it, or one scan onto another",
 }
 """What each pipeline is for."""
 
@@ -31,6 +31,11 @@ def found_text(found: Mapping[str, Any]) -> str:
         what.append(f"masks on {found['masked']}" if found["masked"] else "no masks")
         what.append(f"{points:,} point tracks" if points else "point tracks to be found")
         what.append(f"a template of {found['faces']:,} faces" if found["faces"] else "no template")
+    elif found["kind"] == "registration":
+        what = [f"a mesh of {found['faces']:,} faces" if found["faces"] else f"a cloud of {points:,} points"]
+        what.append(
+            "to be laid onto a target" if found["targets"] == 1 else f"for {found['targets']:,} targets in time"
+        )
     elif photos:
         what = [f"{photos} {KINDS.get(found['kind'], 'photos')}"]
         width, height, _ = found["sizes"][0]

@@ -67,6 +67,7 @@ class Config(BaseModel):
 
     Fields may be ``bool``, ``int``, ``float``, ``str``, ``Path``, a ``Literal``, a ``tuple`` of one of these with
     any length, or any of them ``| None``. Numbers need a lower and an upper limit (a form draws a slider from them).
+    A pipeline's ``Path`` is something that it reads, which must exist, and stands for its content.
 
     Attributes:
         presets: overrides by preset name, checked against the fields when the class is made.
@@ -192,6 +193,26 @@ def resolve(
         return config_class(**values)
     except ValidationError as error:
         raise _explain(error, config_class, origins) from None
+
+
+def based(config_class: type[Config], values: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """Return settings with the relative paths among them taken from the folder ``base``; nothing is checked."""
+    result = dict(values)
+    for name in path_names(config_class):
+        value = _parse(config_class.model_fields[name], values.get(name))
+        if isinstance(value, str | Path):
+            result[name] = base.absolute() / value
+    return result
+
+
+def path_names(config_class: type[Config]) -> list[str]:
+    """Return the names of the settings that may name something on the disk."""
+    return [name for name, field in config_class.model_fields.items() if kind(field) is Path]
+
+
+def paths_of(config: Config) -> dict[str, Path]:
+    """Return the settings that name something, by their names."""
+    return {name: value for name, value in config if isinstance(value, Path)}
 
 
 def unused_environment(config_class: type[Config], environment: Mapping[str, str], own: Iterable[str]) -> list[str]:

@@ -62,7 +62,7 @@ def load_cloud(path: Path, events: Events) -> Capture:
         InputError: damaged, empty, too large, or of a kind that is not read.
     """
     suffix, name = cloud_suffix(path), str(path)
-    data = _bytes(path)
+    data = content(path)
     events.check()
     surface = suffix in MESH_SUFFIXES
     if suffix == ".ply":
@@ -125,8 +125,12 @@ def unit_colours(rgb: NDArray[np.generic]) -> NDArray[np.float64]:
     return values / 255 if rgb.dtype.kind in "ui" or finite.max(initial=0.0) > 1 else values
 
 
-def _bytes(path: Path) -> bytes:
-    """Return a file's content, unpacked; nothing unfolds to more than is read."""
+def content(path: Path) -> bytes:
+    """Return a cloud's or mesh's file, unpacked.
+
+    Raises:
+        InputError: damaged, or it is or unfolds to more than is read.
+    """
     if path.stat().st_size > MOST_BYTES:
         raise too_large(str(path), f"is larger than {MOST_BYTES >> 30} GiB")
     if path.suffix.lower() != ".gz":

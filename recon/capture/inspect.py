@@ -18,7 +18,9 @@ from recon.capture.capture import Capture, View
 from recon.capture.deform_folder import DeformCapture, is_deform, load_deform
 from recon.capture.files import listed
 from recon.capture.load import load
+from recon.capture.mesh_file import MeshObject
 from recon.capture.normalise import look_inward
+from recon.capture.registration import RegistrationCapture, find_registration
 from recon.capture.resize import resize_photo, working_size
 from recon.errors import InputError
 from recon.events import Events
@@ -38,7 +40,7 @@ class Inspection:
 
     Attributes:
         path: what was inspected.
-        kind: as :attr:`Capture.kind`.
+        kind: as :attr:`Capture.kind`; ``deform`` or ``registration``, a surface that deforms.
         photos: number of photos that can be used.
         held_out: how many of them are the capture's own test views.
         sizes: ((width, height, number of photos), …), most frequent first.
@@ -46,7 +48,7 @@ class Inspection:
         inward: whether the cameras look at a common thing; None without poses.
         masks: ``none``, ``alpha`` (transparency), ``files``, or ``mixed``.
         masked: number of photos that have a mask.
-        points: number of structure-from-motion points.
+        points: number of structure-from-motion points, of a cloud's, of tracks, or of a source's vertices or points.
         focal: (least, greatest) focal length in pixels, from the poses or from EXIF; None if unknown.
         without_focal: number of photos of unknown focal length.
         blurry: names of the photos much less sharp than the others, least sharp first.
@@ -59,7 +61,8 @@ class Inspection:
         rejected: (name, why) of the photos that cannot, in words that follow the name.
         masks_empty, masks_full: names of the photos whose mask hides, or shows, all of it.
         root: the folder that the names are relative to; a zip's or a video's is where it was unpacked.
-        faces: of a template that deforms.
+        faces: of a template or source that deforms; 0 of a cloud.
+        targets: number of surfaces that a source is laid onto.
     """
 
     path: str
@@ -86,6 +89,7 @@ class Inspection:
     masks_full: tuple[str, ...] = ()
     root: str = ""
     faces: int = 0
+    targets: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the findings as JSON-ready values, without what lasts no longer than the program."""
@@ -95,6 +99,8 @@ class Inspection:
         """Return the findings in a few lines for people."""
         if self.kind == "deform":
             return self._of_deform()
+        if self.kind == "registration":
+            return self._of_registration()
         kinds = {
             **{"photos": "photos", "video": "video", "colmap": "COLMAP project", "transforms": "transforms.json"},
             **{"cloud": "point cloud", "surface": "mesh", "rgbd": "colour and depth images"},
@@ -137,6 +143,17 @@ class Inspection:
             }
         )
 
+    def _of_registration(self) -> str:
+        source = f"a mesh of {self.points:,} vertices and {self.faces:,} faces" if self.faces else ""
+        return self._lines(
+            {
+                self.path: "one surface onto another" if self.targets == 1 else "one surface onto others, in time",
+                "source": source or f"a cloud of {self.points:,} points",
+                "targets": f"{self.targets:,}",
+                "pipelines": ", ".join(self.pipelines),
+            }
+        )
+
     def _lines(self, rows: dict[str, str]) -> str:
         lines = [f"{key}: {value}" for key, value in rows.items() if value]
         lines += [f"! {problem}" for problem in self.problems]
@@ -158,6 +175,8 @@ def inspect(path: Path, events: Events, workdir: Path) -> Inspection:
     folder = unpacked(path, events, workdir) if path.suffix.lower() == ".zip" and path.is_file() else path
     if folder.is_dir() and is_deform(folder):
         return _inspect_deform(path, load_deform(path, events, workdir))
+    if folder.is_dir() and (scans := find_registration(path, None, events, workdir)) is not None:
+        return _inspect_registration(path, scans)
     capture = load(path, events, workdir)
     if not capture.views:
         return _inspect_cloud(path, capture)
@@ -256,6 +275,33 @@ def _inspect_deform(path: Path, capture: DeformCapture) -> Inspection:
         names=tuple(view.name for view in capture.views),
         root=str(capture.root),
         faces=0 if capture.template is None else len(capture.template.faces),
+    )
+
+
+def _inspect_registration(path: Path, capture: RegistrationCapture) -> Inspection:
+    """Return the findings on a source and its targets, of which the first one is read."""
+    source = capture.read(capture.source)
+    capture.read(capture.targets[0])
+    points, faces = (source.vertices, source.faces) if isinstance(source, MeshObject) else (source.xyz, ())
+    return Inspection(
+        path=str(path),
+        kind="registration",
+        photos=0,
+        held_out=0,
+        sizes=(),
+        posed=False,
+        inward=None,
+        masks="none",
+        masked=0,
+        points=len(points),
+        focal=None,
+        without_focal=0,
+        blurry=(),
+        pipelines=("deform",),
+        problems=(),
+        warnings=(),
+        faces=len(faces),
+        targets=len(capture.targets),
     )
 
 

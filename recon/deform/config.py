@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from recon.config import Config, setting
 
 
 class DeformConfig(Config):
-    """A template and a video, or point tracks, to a surface for each frame."""
+    """A template and a video, or point tracks, to a surface for each frame; or one surface laid onto another."""
 
     presets: ClassVar = {
         "fast": {"vertices": 500, "side": 320},
@@ -51,6 +52,21 @@ class DeformConfig(Config):
     )
     side: int = setting(
         512, "Longest side, in pixels, at which the surface is looked at in frames.", group="Fitting", ge=64, le=4096
+    )
+    target: Path | None = setting(
+        None,
+        "Mesh or cloud that the input, one too, is laid onto; or a folder of them, in the order of their numbers.",
+        group="Registration",
+    )
+    landmarks: Path | None = setting(
+        None,
+        "Text file of vertices that belong together: of the input and of the (first) target, counted from 0.",
+        group="Registration",
+    )
+    rigid: bool = setting(
+        True,
+        "Find where the input lies on the (first) target before it is deformed, wherever it is.",
+        group="Registration",
     )
     rate: float = setting(30.0, "Frames a second, where the input does not say.", group="Results", gt=0, le=1000)
     sequence: Literal["none", "obj", "ply"] = setting(

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -42,7 +43,6 @@ from recon.deform.rigid import Rigid, align, kabsch
 from recon.deform.rigidity import Rigidity
 from recon.deform.surface import Indices, Surface, Vectors, surface_of
 from recon.errors import InputError
-from recon.events import Events
 from recon.mesh.mesh import Mesh
 from recon.solve.pcg import pcg
 
@@ -99,7 +99,8 @@ def register(
     *,
     landmarks: NDArray[np.integer] | None = None,
     rigid: bool = True,
-    events: Events | None = None,
+    start: Vectors | None = None,
+    progress: Callable[[int, int], None] = lambda done, most: None,
 ) -> Registration:
     """Return the source deformed onto the target.
 
@@ -107,19 +108,23 @@ def register(
         source, target: meshes or clouds, in the same units. A cloud without normals has them estimated.
         landmarks: (L, 2) pairs of a source and a target vertex that belong together.
         rigid: whether the source may lie anywhere; if not it is deformed from where it is.
-        events: asked between iterations whether to stop.
+        start: (V, 3) what the source was deformed to before, such as onto the scan an instant earlier: it goes on from
+            there, whatever ``rigid`` says. Its shape at rest stays its own, so that errors do not add up over scans.
+        progress: told often how many iterations are done, of how many at most; what it raises ends the registration.
 
     Raises:
         InputError: a surface that cannot be registered (codes ``"bad-mesh"``, ``"bad-cloud"``), or landmarks of another
             shape or that name no vertex (code ``"bad-landmarks"``).
     """
-    events = events or Events()
     shapes = surface_of(source, "source"), surface_of(target, "target")
     pairs = _checked(landmarks, shapes)
     scale, shift = 1 / shapes[0].diagonal, shapes[0].points.mean(axis=0)
     ours, theirs = (surface.moved(scale, shift) for surface in shapes)
-    motions = _motions(ours, theirs, pairs) if rigid else [Rigid(np.eye(3), np.zeros(3), np.nan)]
-    tried = [_Fit(ours, theirs, motion, pairs, events.check) for motion in motions]
+    motions = [Rigid(np.eye(3), np.zeros(3), np.nan)]
+    if rigid and start is None:
+        motions = _motions(ours, theirs, pairs, partial(progress, 0, 2 * ITERATIONS))
+    begun = None if start is None else scale * (start[_first(shapes[0])] - shift)
+    tried = [_Fit(ours, theirs, motion, begun, pairs, progress) for motion in motions]
     if len(tried) > 1:
         for candidate in tried:
             candidate.coarse(TRIAL)
@@ -127,11 +132,10 @@ def register(
     motion = fit.motion
     coarse, fine = fit.coarse(ITERATIONS), fit.fine()
     found = fit.quadric()
-    _, first = np.unique(shapes[1].of_input, return_index=True)
     whole = motion.translation / scale + shift - motion.rotation @ shift
     return Registration(
         vertices=(fit.moved / scale + shift)[ours.of_input],
-        nearest=first[found.nearest][ours.of_input],
+        nearest=_first(shapes[1])[found.nearest][ours.of_input],
         weight=found.weight[ours.of_input],
         rigid=Rigid(motion.rotation, whole, motion.distance / scale),
         iterations=(coarse, fine),
@@ -149,12 +153,20 @@ class _Fit:
     """
 
     def __init__(
-        self, source: Surface, target: Surface, motion: Rigid, landmarks: Indices, check: Callable[[], None]
+        self,
+        source: Surface,
+        target: Surface,
+        motion: Rigid,
+        start: Vectors | None,
+        landmarks: Indices,
+        progress: Callable[[int, int], None],
     ) -> None:
-        self._source, self._target, self._landmarks, self._check = source, target, landmarks, check
-        self.motion, self.edge, self.moved = motion, source.spacing, motion.apply(source.points)
-        self._normals, self._rigidity = source.normals @ motion.rotation.T, Rigidity(self.moved, source.edges)
-        self._turned = np.broadcast_to(np.eye(3), (len(self.moved), 3, 3))
+        self._source, self._target, self._landmarks, self._progress = source, target, landmarks, progress
+        self.motion, self.edge, rest = motion, source.spacing, motion.apply(source.points)
+        self._normals, self._rigidity = source.normals @ motion.rotation.T, Rigidity(rest, source.edges)
+        self.moved, self._turned = rest, np.broadcast_to(np.eye(3), (len(rest), 3, 3))
+        if start is not None:
+            self.moved, self._turned = start, self._rigidity.rotations(start)
         self._tree = cKDTree(target.points)
         distance = self._tree.query(self.moved)[0]
         self._nu = max(float(np.quantile(distance, START)), LAST_NU[0] * self.edge)
@@ -198,10 +210,10 @@ class _Fit:
         regular = sparse.csr_array(
             stiffness * (back @ self._rigidity.laplacian @ basis) + held + _HOLD * sparse.eye_array(basis.shape[1])
         )
-        done = 0
+        before_it, done = ITERATIONS if number else self._done, 0
         while done < most:
+            self._progress(before_it + done, 2 * ITERATIONS)
             done += 1
-            self._check()
             data = self.quadric()
             load = back @ (stiffness * self._rigidity.load(self._turned) + data.g) + _HOLD * X
             X = _solved(regular, basis, back, data.H, load, X)
@@ -235,14 +247,19 @@ def _solved(
     return X + found.x.numpy().reshape(-1, 3)
 
 
-def _motions(source: Surface, target: Surface, landmarks: Indices) -> list[Rigid]:
+def _motions(source: Surface, target: Surface, landmarks: Indices, check: Callable[[], None]) -> list[Rigid]:
     """Return rigid alignments to try: that of the landmarks where they settle it."""
     ours, theirs = source.points[landmarks[:, 0]], target.points[landmarks[:, 1]]
     if len(landmarks) < 3 or np.linalg.svd(ours - ours.mean(axis=0))[1][1] < 0.01:
-        return align(source, target)
+        return align(source, target, check)
     rotation, translation = kabsch(ours, theirs)
     apart = ours @ rotation.T + translation - theirs
     return [Rigid(rotation, translation, float(np.sqrt((apart**2).sum(axis=1).mean())))]
+
+
+def _first(surface: Surface) -> Indices:
+    """Return (V,) the input's first number of each point."""
+    return np.unique(surface.of_input, return_index=True)[1]
 
 
 def _checked(landmarks: NDArray[np.integer] | None, shapes: tuple[Surface, Surface]) -> Indices:

@@ -17,6 +17,7 @@ Closest Point Algorithm"; Kabsch 1976 for the rotation.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,14 +59,14 @@ class Rigid:
         return moved
 
 
-def align(source: Surface, target: Surface) -> list[Rigid]:
+def align(source: Surface, target: Surface, check: Callable[[], None] = lambda: None) -> list[Rigid]:
     """Return the motions that may lay the source onto the target, both of about unit size, the likeliest first.
 
     The first is as it lies, improved, unless another is clearly nearer. More than one where others are nearly as near
-    (AMBIGUOUS): what they are worth shows when the source is deformed.
+    (AMBIGUOUS): what they are worth shows when the source is deformed. ``check`` is called often; what it raises ends
+    the search.
     """
-    small = _Pair(*(_sampled(surface, SAMPLES) for surface in (source, target)))
-    large = _Pair(*(_sampled(surface, FINE_SAMPLES) for surface in (source, target)))
+    small, large = (_Pair(_sampled(source, count), _sampled(target, count), check) for count in (SAMPLES, FINE_SAMPLES))
     tried = [small.improved(start, _COARSE) for start in _starts(small.source[0], small.target[0])]
     limit = AMBIGUOUS * min(found.distance for found in tried)
     distinct: list[Rigid] = []
@@ -85,14 +86,17 @@ def align(source: Surface, target: Surface) -> list[Rigid]:
 class _Pair:
     """Two sets of points with normals, (S, 3) each."""
 
-    def __init__(self, source: tuple[Vectors, Vectors], target: tuple[Vectors, Vectors]) -> None:
-        self.source, self.target = source, target
+    def __init__(
+        self, source: tuple[Vectors, Vectors], target: tuple[Vectors, Vectors], check: Callable[[], None]
+    ) -> None:
+        self.source, self.target, self._check = source, target, check
         self._trees = cKDTree(source[0]), cKDTree(target[0])
 
     def improved(self, start: Rigid, iterations: int) -> Rigid:
         """Return what closest points make of a start."""
         rotation, translation = start.rotation, start.translation
         for _ in range(iterations):
+            self._check()
             s, u, squared = self._nearest(rotation, translation)
             near = np.argsort(squared, kind="stable")[: int(KEPT * len(squared))]
             before = np.append(rotation, translation)

@@ -29,7 +29,7 @@ _READERS = {".ply": read_ply, ".splat": read_splat, ".spz": read_spz}
 _WRITERS = {".ply": write_ply, ".splat": write_splat, ".spz": write_spz}
 _IN_JOB = {
     "splats": ("exports/splats.ply",),
-    "mesh": ("exports/mesh.glb", "exports/mesh.ply"),  # the first has the texture
+    "mesh": ("exports/mesh.glb", "exports/mesh.ply", "exports/registered.glb"),  # the first has the texture
     "cameras": ("exports/transforms.json",),
 }
 _KINDS = {".splat": "splats", ".spz": "splats", ".json": "cameras"}

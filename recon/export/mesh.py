@@ -16,7 +16,7 @@ import trimesh
 
 from recon.capture.archive import extract_zip
 from recon.capture.files import broken, suffixes_of
-from recon.capture.mesh_file import joined, read_objects
+from recon.capture.mesh_file import MeshObject, joined, read_objects
 from recon.errors import InputError
 from recon.events import Events
 from recon.export.colours import to_bytes
@@ -85,7 +85,15 @@ def read_mesh(path: Path) -> Mesh:
             return _read_zip(path, Path(folder) / "zip")
     with opened(path) as file:
         data = file.read()
-    one = joined(read_objects(data, kind, path), path)
+    return mesh_of(joined(read_objects(data, kind, path), path), path)
+
+
+def mesh_of(one: MeshObject, path: Path) -> Mesh:
+    """Return an object of the file ``path`` as a mesh.
+
+    Raises:
+        InputError: it cannot be worked with (code ``"broken-file"``).
+    """
     mesh = Mesh(
         one.vertices.astype(np.float32),
         one.faces.astype(np.int32),

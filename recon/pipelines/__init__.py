@@ -17,7 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recon.config import DEFAULT_PRESET, ENVIRONMENT, Config, nearest, read_yaml, resolve, unused_environment
+from recon.config import (
+    DEFAULT_PRESET,
+    ENVIRONMENT,
+    Config,
+    based,
+    nearest,
+    paths_of,
+    read_yaml,
+    resolve,
+    unused_environment,
+)
 from recon.errors import InputError
 from recon.events import Events
 from recon.job import HEADER, MARK, Job, is_job
@@ -83,7 +93,7 @@ def run(
 
     Whatever is None comes from the environment (``RECON_PRESET`` …), then from ``config``, then it is ``splats``,
     ``medium``, ``cpu``. A resumed job keeps its own settings wherever nothing else is said; another ``preset`` or a
-    ``config`` replaces them all.
+    ``config`` replaces them all. Relative paths in ``config`` are relative to it.
 
     Args:
         input: what :func:`recon.capture.load` reads.
@@ -166,10 +176,7 @@ def prepare(
     input, out = Path(input), Path(out)
     if not input.exists():
         raise InputError(f"{input} does not exist.", "Check the path of the input.", "no-input")
-    if input.is_dir() and out.resolve() != input.resolve() and input.resolve() in out.resolve().parents:
-        raise InputError(
-            f"The job {out} would lie inside its input {input}.", "Give --out a folder elsewhere.", "out-inside-input"
-        )
+    _refuse_inside(out, input)
     environment = os.environ if environment is None else environment
     source, header, values = _source(file, out, resume)
 
@@ -184,14 +191,30 @@ def prepare(
     preset = choose("preset", preset, DEFAULT_PRESET)
     if file is None and preset != header.get("preset"):
         values = {}  # another preset for an existing job: its own settings came from the old one
+    if source is not None:
+        values = based(chosen.config, values, source.parent)
     config = resolve(
         chosen.config, preset=preset, file=values, file_name=str(source), environment=environment, flags=settings
     )
+    named = {name: path.absolute() for name, path in paths_of(config).items()}  # wherever a --resume is called from
+    for name, path in named.items():
+        if not path.exists():
+            raise InputError(f"Setting '{name}': {path} does not exist.", "Check the path.", "no-such-path")
+        _refuse_inside(out, path)
+    config = config.model_copy(update=named)
     others = [*(key for key in HEADER if key not in (MARK, "input")), *Settings.model_fields, "settings"]
     warnings = unused_environment(chosen.config, environment, others)
     return Request(
         input, out, chosen, preset, config, _device(choose("device", device, "cpu")), resume, tuple(warnings)
     )
+
+
+def _refuse_inside(out: Path, input: Path) -> None:
+    """Raise where the job would lie inside what it is made from, which would then change with it."""
+    if input.is_dir() and out.resolve() != input.resolve() and input.resolve() in out.resolve().parents:
+        raise InputError(
+            f"The job {out} would lie inside its input {input}.", "Give --out a folder elsewhere.", "out-inside-input"
+        )
 
 
 def select(

@@ -6,6 +6,7 @@ up and z towards the viewer, as programs that open them expect; surface.npz, for
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -22,21 +23,15 @@ from recon.pipelines.deform_stages import DeformContext, capture_of, fitted, tem
 
 Y_UP = np.array([1, -1, -1], np.float32)
 """From the camera's axes to those of meshes: both right-handed."""
+FIGURES = ("strain_median", "strain_p95", "strain_max", "folds", "pixels", "look")
+WORST = ("strain_max", "folds")
 
 
 def surface(context: DeformContext) -> None:
     """Write the animation, and measure how far its metric was kept."""
     frames, figures = fitted(context)
     animation = animation_of(context, frames)
-    turned = replace(animation, frames=frames * Y_UP)
-    with context.export("surface", "exports/surface.glb") as path:
-        write_animation(turned, path)
-    context.events.check()
-    with context.export("surface_npz", "exports/surface.npz") as path:
-        write_animation(animation, path)
-    if context.config.sequence != "none":
-        with context.export("sequence", f"exports/{context.config.sequence}") as path:
-            write_sequence(turned, path, f".{context.config.sequence}")
+    export_animation(context, animation, replace(animation, frames=frames * Y_UP))
     template = template_of(context)
     for number, one in enumerate(figures):
         one |= strain_summary(frames[number], template.vertices, template.faces)
@@ -46,20 +41,25 @@ def surface(context: DeformContext) -> None:
     context.record.metrics |= summary(figures)
 
 
-def summary(figures: list[dict[str, float]]) -> dict[str, float]:
-    """Return what is told of all frames: medians, but the worst of what should not be."""
+def export_animation(context: DeformContext, animation: Animation, shown: Animation) -> None:
+    """Write an animation for programs, and as it is ``shown`` to people."""
+    with context.export("surface", "exports/surface.glb") as path:
+        write_animation(shown, path)
+    context.events.check()
+    with context.export("surface_npz", "exports/surface.npz") as path:
+        write_animation(animation, path)
+    if context.config.sequence != "none":
+        with context.export("sequence", f"exports/{context.config.sequence}") as path:
+            write_sequence(shown, path, f".{context.config.sequence}")
+
+
+def summary(figures: list[dict[str, float]], names: Iterable[str] = FIGURES) -> dict[str, float]:
+    """Return what is told of all frames, of these names: medians, but the worst of what should not be."""
     found: dict[str, float] = {}
-    for name, of in (
-        ("strain_median", np.median),
-        ("strain_p95", np.median),
-        ("strain_max", np.max),
-        ("folds", np.max),
-    ):
-        found[name] = _figure(float(of([one[name] for one in figures])))
-    for name in ("pixels", "look"):
+    for name in names:
         values = [one[name] for one in figures if name in one]
         if values:
-            found[name] = _figure(float(np.median(values)))
+            found[name] = float(f"{np.max(values) if name in WORST else np.median(values):.5g}")
     return found
 
 
@@ -81,7 +81,3 @@ def report(context: DeformContext) -> None:
     figures = read_json(context.output("surface") / "figures.json") or []
     animation, template = animation_of(context, frames), template_of(context)
     write_deform_page(context, animation, template.vertices, capture.K, figures, capture.views, capture.tracks)
-
-
-def _figure(value: float) -> float:
-    return float(f"{value:.5g}")

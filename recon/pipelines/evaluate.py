@@ -115,7 +115,7 @@ def _context(job: Job, events: Events) -> Any:
 
 def _mesh_of(job: Job) -> Mesh | None:
     """Return the mesh that the job exported, if it has one."""
-    for name in ("mesh.ply", "mesh.glb"):
+    for name in ("mesh.ply", "mesh.glb", "registered.ply"):
         if (job.folder / "exports" / name).is_file():
             return read_mesh(job.folder / "exports" / name)
     return None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recon.config import Config
+from recon.config import Config, paths_of
 from recon.errors import Cancelled, ReconError
 from recon.events import Event, Events, Failed, StageFinished, StageStarted, Warned
 from recon.job import Job
@@ -177,17 +177,19 @@ def finished_record(job: Job, stage: str, key: str) -> Record | None:
 
 
 def stage_keys(pipeline: Pipeline, config: Config, input_fingerprint: str) -> dict[str, str]:
-    """Return the key of every stage by name."""
+    """Return the key of every stage by name. Of a path among its settings the content counts, not the name."""
     keys: dict[str, str] = {}
+    contents = {name: fingerprint(path) for name, path in paths_of(config).items() if path.exists()}
     for stage in pipeline.stages:
         settings = config.model_dump(mode="json", include=set(stage.settings))
+        settings |= {name: contents[name] for name in stage.settings if name in contents}
         upstream = {name: keys[name] for name in stage.inputs}
         content = [pipeline.name, stage.name, stage.version, settings, upstream, input_fingerprint]
         keys[stage.name] = _hash(json.dumps(content, sort_keys=True).encode())
     return keys
 
 
-def fingerprint(input: Path, exclude: Path) -> str:
+def fingerprint(input: Path, exclude: Path | None = None) -> str:
     """Return a hash of what the input holds: names, and content (small files) or size and time of change (large).
 
     Hidden files and the folder ``exclude`` do not count. A ``.json`` file stands for its folder, whose photos it names.
@@ -198,7 +200,7 @@ def fingerprint(input: Path, exclude: Path) -> str:
         root = root.parent
     paths = [root] if root.is_file() else []
     folders = [root] if root.is_dir() else []
-    seen = {exclude.resolve()}  # and links may run in circles
+    seen = {exclude.resolve()} if exclude else set()  # and links may run in circles
     while folders:
         folder = folders.pop()
         if folder.resolve() not in seen:

@@ -104,6 +104,25 @@ def test_defaults_globs_and_flags(tmp_path, manifest):
     assert {task.preset for task in tasks_of(path, tmp_path / "out", preset="high")} == {"high"}, "a flag wins"
 
 
+def test_paths_among_the_settings_are_relative_to_the_manifest(tmp_path, manifest, monkeypatch):
+    (tmp_path / "scans" / "pair").mkdir(parents=True)
+    for name in ("a.ply", "b.ply", "body.ply", "pair/source.obj", "pair/target.obj"):
+        (tmp_path / "scans" / name).write_bytes(b"x")
+    path = manifest(
+        "defaults: {target: scans/body.ply}\n"
+        "jobs:\n"
+        "  - {input: 'scans/[ab].ply', pipeline: deform}\n"
+        "  - {input: scans/pair, target: none}\n"
+        "  - {input: scans/body.ply}\n"
+    )
+    monkeypatch.chdir("/")
+    tasks = {task.name: (task.pipeline, task.settings.get("target")) for task in tasks_of(path, tmp_path / "out")}
+    body = tmp_path / "scans" / "body.ply"
+    assert tasks == {"a": ("deform", body), "b": ("deform", body), "pair": ("deform", None), "body": ("points", None)}
+    with pytest.raises(InputError, match=r"job 1 \(numbers\): Setting 'target': .*gone.ply does not exist"):
+        tasks_of(manifest("jobs: [{input: numbers, pipeline: deform, target: gone.ply}]"), tmp_path / "out")
+
+
 def test_the_environment_yields_to_the_manifest(tmp_path, manifest, monkeypatch):
     monkeypatch.setenv("RECON_STEPS", "33")
     monkeypatch.setenv("RECON_SEED", "3")

@@ -14,6 +14,7 @@ import pytest
 from app.job_state import source_of
 from app.jobs import Jobs
 from app.worker import memory_mb
+from recon import pipelines
 from recon.errors import InputError, ReconstructionError
 from recon.job import TICKET, Job
 from recon.settings import load
@@ -199,6 +200,16 @@ def test_a_clone_has_the_capture_and_other_settings_and_outlives_the_first(jobs,
     assert [job.id for job in jobs.listing()] == [second]
 
 
+def test_a_clone_has_the_files_that_the_owner_named(jobs, tmp_path):
+    for name in ("source.ply", "target.ply"):
+        (tmp_path / name).write_bytes(b"")
+    pipelines.run(tmp_path / "source.ply", jobs.folder / "first", "deform", target=tmp_path / "target.ply")
+    clone = jobs.clone("first", "deform", "fast", {"rigid": False})
+    assert Job.open(jobs.folder / clone).settings["target"] == str(tmp_path / "target.ply")
+    with pytest.raises(InputError, match="'landmarks' names a file of the server's"):
+        jobs.clone("first", "deform", "fast", {"landmarks": "/etc/passwd"})
+
+
 def test_a_job_may_be_moved_with_all_the_jobs(jobs, numbers, wait, tmp_path, toy_command):
     job = begin(jobs, numbers, keep=True, **SLOW)
     wait(jobs, job, "running")
@@ -255,6 +266,8 @@ def test_wrong_settings_begin_nothing(jobs, numbers):
         begin(jobs, numbers, steps=0)
     with pytest.raises(InputError, match="Unknown pipeline"):
         jobs.begin(numbers, "../x", "fast", {})
+    with pytest.raises(InputError, match="'target' names a file of the server's"):
+        jobs.begin(numbers, "deform", "fast", {"target": str(numbers / "a.txt")})
     assert jobs.listing() == []
 
 

@@ -65,6 +65,16 @@ def test_what_the_target_lacks_follows_its_neighbours() -> None:
     assert found.weight[-100:].mean() < 0.2
 
 
+def test_goes_on_from_what_was_found_before_and_forgets_its_errors() -> None:
+    source, target = tube(0.0), tube(2.4)
+    before = tube(2.1).vertices.astype(np.float64)
+    noisy = before + 0.01 * np.random.default_rng(0).normal(size=before.shape)
+    assert error(register(source, target, rigid=False).vertices, target) > 3, "far for once"
+    found, despite = (register(source, target, start=start).vertices for start in (before, noisy))
+    assert error(found, target) < 2
+    assert error(despite, target) < error(found, target) + 0.1
+
+
 def test_clouds_without_normals() -> None:
     source, target = tube(0.0), tube(0.5)
     grey = np.full((len(source.vertices), 3), 0.5, np.float32)

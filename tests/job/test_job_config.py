@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import pytest
 import yaml
 
-from recon.config import Config, allowed, read_yaml, resolve, setting, to_yaml, unused_environment
+from recon.config import Config, allowed, based, paths_of, read_yaml, resolve, setting, to_yaml, unused_environment
 from recon.errors import InputError
 
 
@@ -100,6 +100,17 @@ def test_allowed_in_words():
     fields = Example.model_fields
     assert allowed(fields["budget"]) == "a whole number from 1 to 10000000, or none"
     assert allowed(fields["formats"]) == "any of glb, obj, separated by commas"
+
+
+def test_relative_paths_begin_where_they_were_written(tmp_path):
+    values = {"photo": "a/b.png", "method": "lm", "other": "a/b.png"}
+    assert based(Example, values, tmp_path) == {**values, "photo": tmp_path / "a/b.png"}
+    assert paths_of(resolve(Example, flags=based(Example, {"photo": "c.png"}, tmp_path))) == {
+        "photo": tmp_path / "c.png"
+    }
+    assert paths_of(resolve(Example)) == {}
+    assert based(Example, {"photo": "none"}, tmp_path) == {"photo": "none"}
+    assert based(Example, {"photo": "/c.png"}, tmp_path) == {"photo": Path("/c.png")}
 
 
 def test_a_declaration_must_be_explainable():
