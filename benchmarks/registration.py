@@ -28,7 +28,7 @@ from benchmarks.tables import machine, print_table, write_section
 from kernels.nearest import nearest
 from recon.deform.register import register
 from recon.deform.rigid import align
-from recon.deform.shape import shape_of
+from recon.deform.surface import surface_of
 from recon.mesh.mesh import Mesh
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -68,7 +68,7 @@ def run(pair: str, method: str) -> dict[str, Any]:
 
 
 def rigidly(source: Mesh, target: Mesh) -> Vectors:
-    shapes = shape_of(source, "source"), shape_of(target, "target")
+    shapes = surface_of(source, "source"), surface_of(target, "target")
     scale, shift = 1 / shapes[0].diagonal, shapes[0].points.mean(axis=0)
     motion = align(*(shape.moved(scale, shift) for shape in shapes))[0]
     return motion.apply((source.vertices - shift) * scale) / scale + shift
