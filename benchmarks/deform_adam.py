@@ -7,6 +7,7 @@ Frames of kinectPaper, with 1 px of noise on the tracks. As in :class:`~recon.de
 loose. LM is timed until it ends. Adam (torch's, on the vertices, the gradient by autograd) is timed until its cost is
 at most ``CLOSE`` above LM's last, or until it has taken ``--steps``; of several rates, each constant, that which is
 there first is shown, or else that which has come nearest. ``above LM's`` is how far its least cost is above LM's then.
+Seconds are of processor time, on one thread.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from recon.deform.track_fit import BENDING, STEPS, STIFF, TOLERANCE, WRONG, Trac
 FRAMES = (2, 5, 8)
 ENERGIES = {"stiff": (STIFF * BENDING, 1e3), "loose": (BENDING, WRONG)}
 """β and σ."""
-RATES = tuple(10 ** (k / 2) for k in range(-6, 3))
-"""Of Adam, in mm a step."""
+RATES = (0.1, 0.3, 1.0, 0.03, 3.0, 0.01, 10.0)
+"""Of Adam, in mm a step; the likeliest first, as none is given more steps than the best before it."""
 CLOSE = 0.01
 COLUMNS = [
     "frame",
@@ -60,7 +61,7 @@ def adam(shape: Shape, start: Tensor, rate: float, goal: float, most: int) -> Ru
     """Minimise until the cost is ``goal``, at ``most`` steps, or until it is infinite."""
     x, least, steps = start.clone().requires_grad_(), math.inf, 0
     optimiser = torch.optim.Adam([x], lr=rate, fused=True)
-    begun = time.perf_counter()
+    begun = time.process_time()
     while True:
         energy = shape.energy(x)
         least = min(least, energy.item() / 2)
@@ -70,16 +71,20 @@ def adam(shape: Shape, start: Tensor, rate: float, goal: float, most: int) -> Ru
         energy.backward()
         optimiser.step()
         steps += 1
-    return Run(rate, least, steps, time.perf_counter() - begun)
+    return Run(rate, least, steps, time.process_time() - begun)
 
 
 def race(shape: Shape, start: Tensor, most: int) -> tuple[list[Any], Tensor]:
     """Return the figures of both, and where LM ends."""
-    begun = time.perf_counter()
+    begun = time.process_time()
     found, steps = solve(shape, start, STEPS, TOLERANCE)
-    seconds, cost = time.perf_counter() - begun, shape.cost(found)
+    seconds, cost = time.process_time() - begun, shape.cost(found)
     goal = (1 + CLOSE) * cost
-    runs = [adam(shape, start, rate, goal, most) for rate in RATES]
+    runs = []
+    for rate in RATES:
+        runs.append(adam(shape, start, rate, goal, most))
+        if runs[-1].cost <= goal:
+            most = runs[-1].steps
     best = min(runs, key=lambda run: (max(run.cost, goal), run.seconds))
     lm = [f"{shape.cost(start):.4g}", f"{cost:.4g}", steps, f"{seconds:.2f}"]
     return [*lm, f"{best.rate:.3g}", f"{100 * (best.cost / cost - 1):.1f} %", best.steps, f"{best.seconds:.2f}"], found
@@ -90,6 +95,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10_000, help="of Adam, at most")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     sequence = read("kinectPaper")
     sheet, _ = sheet_of(sequence.truth[0])
     K, fit, rows = torch.from_numpy(sequence.K), TrackFit(sheet, sequence.K), []

@@ -10,8 +10,9 @@ triangle between tracked points against the first frame, median and 95th percent
 far the truth itself is from keeping its metric.
 
 ``network`` is the method of Barbany et al. 2024 (:mod:`recon.deform.metric_field`): with the settings of its code, and
-with others, which were chosen by kinectPaper's truth. Frames are cropped to their tracks, as that code does by masks.
-``seconds a frame`` leave out those of fitting it to the template, which are given apart.
+with others, which follow the tracks of kinectPaper better. Frames are cropped to their tracks, as that code does by
+masks. ``seconds a frame`` leave out those of fitting it to the template, which are given apart. Seconds are of
+processor time, on one thread.
 """
 
 from __future__ import annotations
@@ -93,11 +94,11 @@ def sheet_of(points: Array) -> tuple[Sheet, Array]:
 def fitted(fit: TrackFit | MetricField, sheet: Sheet, tracks: Array, visible: Array) -> tuple[Array, float]:
     """Return (T, N, 3) points and the seconds a frame took."""
     before, found = sheet.template, []
-    begun = time.perf_counter()
+    begun = time.process_time()
     for pixels, belief in zip(tracks, visible, strict=True):
         before = fit.frame(pixels, belief, before).vertices
         found.append(sheet.points.at(before).numpy())
-    return np.stack(found), (time.perf_counter() - begun) / len(tracks)
+    return np.stack(found), (time.process_time() - begun) / len(tracks)
 
 
 def row(points: Array, sequence: Sequence, *seconds: float) -> list[Any]:
@@ -131,9 +132,9 @@ def rows_of(name: str) -> list[list[Any]]:
     sheet, uvs = sheet_of(truth[0])
     width, height = np.ptp(tracks, axis=(0, 1)).tolist()
     template = MetricField(sheet, uvs, K, (width, height))
-    begun = time.perf_counter()
+    begun = time.process_time()
     template.fit_template()
-    of_template = time.perf_counter() - begun
+    of_template = time.process_time() - begun
     for noise in NOISES:
         seen = noisy(tracks, noise)
         points, seconds = fitted(TrackFit(sheet, K), sheet, seen, visible)
@@ -150,6 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     rows = [line for name in SEQUENCES for line in rows_of(name)]
     print_table(COLUMNS, rows)
     if arguments.write:
