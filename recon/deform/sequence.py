@@ -119,11 +119,11 @@ class Sequence:
             if belief.any():
                 figures["pixels"] = float(tracked.pixels[torch.from_numpy(belief > 0)].median())
         if before is not None and self._video is not None:
-            photo = self._photo(number)
             if self._tracks is None:
-                followed = self._video.follow(photo, self._photo(number - 1), before)
+                last, photo = self._photo(number - 1), self._photo(number)  # in this order: two are kept
+                followed = self._video.follow(photo, last, before)
             else:
-                followed = self._video.refine(photo, vertices)
+                followed = self._video.refine(self._photo(number), vertices)
             vertices = followed.vertices
             figures |= {"look": followed.look, "seen": followed.seen}
         figures["seconds"] = round(time.monotonic() - begun, 3)

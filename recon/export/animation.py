@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -49,11 +49,15 @@ def write_animation(animation: Animation, path: Path, interpolation: Literal["LI
         if suffix == ".glb":
             part.write_bytes(animated_glb(animation, interpolation))
         else:
-            arrays = {"vertices": animation.frames, "faces": animation.mesh.faces, "times": animation.times}
+            arrays: dict[str, Any] = {
+                "vertices": animation.frames,
+                "faces": animation.mesh.faces,
+                "times": animation.times,
+            }
             if animation.mesh.uvs is not None:
                 arrays["uvs"] = animation.mesh.uvs
             with part.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
+                np.savez(file, **arrays)
 
 
 def write_sequence(animation: Animation, folder: Path, suffix: str) -> None:

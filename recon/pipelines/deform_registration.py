@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -120,7 +121,8 @@ def surface(context: DeformContext) -> None:
     """Write the registered surfaces, and measure how near their targets they lie and how they were strained."""
     capture, source, found = _capture(context), _source(context), _fitted(context)
     with context.export("registration", "exports/registration.npz") as path:
-        np.savez(path, allow_pickle=False, **found)
+        arrays: dict[str, Any] = {**found}
+        np.savez(path, **arrays)
     _export(context, source, found["vertices"])
     figures: list[dict[str, float]] = []
     for number, vertices in enumerate(found["vertices"]):
