@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recon.deform.observations import SurfacePoints
-from recon.mesh.topology import directed_edges, edge_keys
+from recon.mesh.topology import border
 
 
 def surface_samples(faces: Tensor, count: int) -> tuple[SurfacePoints, Tensor]:
@@ -27,7 +27,7 @@ def surface_samples(faces: Tensor, count: int) -> tuple[SurfacePoints, Tensor]:
     """
     parts = max(1, math.ceil(math.sqrt(count / len(faces)) - 0.5))
     inside = torch.from_numpy(_centres(parts))
-    edge = _border(faces.numpy().astype(np.int32))
+    edge = torch.from_numpy(border(faces.numpy().astype(np.int32)))
     corners = torch.cat([faces.repeat_interleave(len(inside), 0), faces[edge // 3]])
     middles = torch.full((len(edge), 3), 0.5, dtype=torch.float64)
     middles[torch.arange(len(edge)), (edge + 2) % 3] = 0  # edge k of a face runs from corner k to k + 1
@@ -42,9 +42,3 @@ def _centres(parts: int) -> NDArray[np.float64]:
     reverse = np.stack([i, j], -1)[i + j < parts - 1] + 2 / 3
     uv = np.concatenate([upright, reverse]) / parts
     return np.column_stack([1 - uv.sum(1), uv])
-
-
-def _border(faces: NDArray[np.int32]) -> Tensor:
-    """Return (B,) the numbers, of 3F directed edges, of those whose edge has one face."""
-    _, first, counts = np.unique(edge_keys(directed_edges(faces)), return_index=True, return_counts=True)
-    return torch.from_numpy(first[counts == 1])

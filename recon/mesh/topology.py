@@ -34,11 +34,15 @@ def adjacent(faces: NDArray[np.int32]) -> NDArray[np.int64]:
     return np.stack([order[pair], order[pair + 1]], axis=1)
 
 
+def border(faces: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return (B,) the numbers, among the 3F directed edges, of those whose undirected edge has one face only."""
+    _, first, counts = np.unique(edge_keys(directed_edges(faces)), return_index=True, return_counts=True)
+    return first[counts == 1]
+
+
 def boundary(faces: NDArray[np.int32]) -> NDArray[np.int64]:
     """Return (B, 2) the directed edges whose undirected edge has one face only."""
-    ends = directed_edges(faces)
-    _, first, counts = np.unique(edge_keys(ends), return_index=True, return_counts=True)
-    return ends[first[counts == 1]]
+    return directed_edges(faces)[border(faces)]
 
 
 def fans(faces: NDArray[np.int32]) -> NDArray[np.int32]:
