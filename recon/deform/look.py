@@ -53,26 +53,21 @@ class Window:
         return image[self.top : self.bottom, self.left : self.right]
 
 
-@dataclass(frozen=True)
-class Look:
-    """A part of a frame.
-
-    Attributes:
-        pyramid: (H, W, 3) float64 L, one for each of :data:`BLURS`.
-        outline: (H, W, 1) float64 pixels to the mask's outline, negative inside; None without a mask.
-    """
-
-    pyramid: tuple[Tensor, ...]
-    outline: Tensor | None
-
-
-def look(photo: Photo, window: Window) -> Look:
-    """Return how a part of a frame looks."""
-    rgb = window.cut(photo.rgb)
-    mask = None if photo.mask is None else (window.cut(photo.mask) > 0.5).astype(np.float32)
+def looks(photo: Photo, window: Window) -> list[Tensor]:
+    """Return (H, W, 3) float64 L of a part of a frame, for each of :data:`BLURS`."""
+    rgb, mask = window.cut(photo.rgb), _mask(photo, window)
     plain = _without_light(rgb, np.ones(rgb.shape[:2], np.float32) if mask is None else mask)
-    pyramid = tuple(torch.from_numpy(cv2.GaussianBlur(plain, (0, 0), blur).astype(np.float64)) for blur in BLURS)
-    return Look(pyramid, None if mask is None else torch.from_numpy(_outline(mask)[:, :, None]))
+    return [torch.from_numpy(cv2.GaussianBlur(plain, (0, 0), blur).astype(np.float64)) for blur in BLURS]
+
+
+def outline(photo: Photo, window: Window) -> Tensor | None:
+    """Return (H, W, 1) float64 pixels to the mask's outline, negative inside, of a part of a frame with a mask."""
+    mask = _mask(photo, window)
+    return None if mask is None else torch.from_numpy(_distance(mask)[:, :, None])
+
+
+def _mask(photo: Photo, window: Window) -> Array | None:
+    return None if photo.mask is None else (window.cut(photo.mask) > 0.5).astype(np.float32)
 
 
 def _without_light(rgb: Array, mask: Array) -> Array:
@@ -82,7 +77,7 @@ def _without_light(rgb: Array, mask: Array) -> Array:
     return np.asarray((logarithm - slow / share[:, :, None]) * mask[:, :, None])
 
 
-def _outline(mask: Array) -> NDArray[np.float64]:
+def _distance(mask: Array) -> NDArray[np.float64]:
     inside = (mask > 0.5).astype(np.uint8)
     if inside.all():
         return np.full(mask.shape, -1e3)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from recon.capture.capture import Photo
 from recon.deform.flow import flowed, grey
-from recon.deform.look import BLURS, Look, Window, look
+from recon.deform.look import BLURS, Window, looks, outline
 from recon.deform.observations import Looking, Observation, Outlined, Seen, bilinear, projected
 from recon.deform.sampling import surface_samples
 from recon.deform.shape import Shape, Sheet, solve
@@ -87,12 +87,12 @@ class VideoFit:
         self._K, self._bending, self._check = K, bending, check
         self._size = first.rgb.shape[1], first.rgb.shape[0]
         window = self._window(first, shape)
-        found, camera = look(first, window), torch.from_numpy(window.camera(K))
-        pixels, _ = projected(points.at(shape), camera)
-        self._looks = [bilinear(one, pixels)[0] for one in found.pyramid]
+        pixels, _ = projected(points.at(shape), torch.from_numpy(window.camera(K)))
+        self._looks = [bilinear(one, pixels)[0] for one in looks(first, window)]
         self._known = self._visible(shape)
-        if found.outline is not None:
-            self._known &= bilinear(found.outline, pixels)[0][:, 0] < -RIM
+        distance = outline(first, window)
+        if distance is not None:
+            self._known &= bilinear(distance, pixels)[0][:, 0] < -RIM
 
     def follow(self, photo: Photo, last: Photo, before: Tensor) -> FollowedShape:
         """Return the shape of a frame from the one before.
@@ -107,19 +107,19 @@ class VideoFit:
         pixels, _ = projected(self._sheet.points.at(before), camera)
         found, believed = flowed(grey(window.cut(last.rgb)), grey(window.cut(photo.rgb)), pixels)
         flow = Seen(found, (believed & seen & self._known).double(), camera, 1.0, WRONG)
-        vertices, steps = self._solve((flow, *self._outline(look(photo, window), seen, camera)), before)
+        vertices, steps = self._solve((flow, *self._outlined(outline(photo, window), seen, camera)), before)
         refined = self.refine(photo, vertices)
         return replace(refined, steps=steps + refined.steps)
 
     def refine(self, photo: Photo, vertices: Tensor) -> FollowedShape:
         """Return the shape of a frame from (V, 3) about where it is."""
         window, total = self._window(photo, vertices), 0
-        now, camera = look(photo, window), torch.from_numpy(window.camera(self._K))
-        for image, values in zip(now.pyramid, self._looks, strict=True):
+        distance, camera = outline(photo, window), torch.from_numpy(window.camera(self._K))
+        for image, values in zip(looks(photo, window), self._looks, strict=True):
             seen = self._visible(vertices)
             belief = (seen & self._known).double()
             observed = Looking(image, values, belief, camera, LOOK_NOISE, WRONG)
-            vertices, steps = self._solve((observed, *self._outline(now, seen, camera)), vertices)
+            vertices, steps = self._solve((observed, *self._outlined(distance, seen, camera)), vertices)
             total += steps
         squares = observed.residuals(self._sheet.points.at(vertices)).square().mean(1)
         off = float(((belief * squares).sum() / belief.sum().clamp(min=1)).sqrt())
@@ -128,10 +128,10 @@ class VideoFit:
     def _solve(self, observed: tuple[Observation, ...], start: Tensor) -> tuple[Tensor, int]:
         return solve(Shape(self._sheet, observed, self._bending), start, STEPS, TOLERANCE, self._check)
 
-    def _outline(self, now: Look, seen: Tensor, camera: Tensor) -> tuple[Observation, ...]:
-        if now.outline is None:
+    def _outlined(self, distance: Tensor | None, seen: Tensor, camera: Tensor) -> tuple[Observation, ...]:
+        if distance is None:
             return ()
-        return (Outlined(now.outline, self._border, seen.double(), camera, *OUTLINE),)
+        return (Outlined(distance, self._border, seen.double(), camera, *OUTLINE),)
 
     def _visible(self, vertices: Tensor) -> Tensor:
         K = torch.from_numpy(self._K)
