@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.deform.first_frame import textured_by
+from recon.deform.photo_texture import textured_by
 from recon.evaluate.strain import strain_summary
 from recon.export.animation import write_animation, write_sequence
 from recon.job_files import read_json, write_json
