@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 
 from recon.capture.capture import Array, View
 from recon.capture.tracks import Tracks
-from recon.evaluate import Deformation, ReportData, save_picture, write_report, write_video
+from recon.evaluate import Deformation, write_video
 from recon.evaluate.strain import face_strain, strain_colours, stretches
 from recon.mesh.animation import Animation
 from recon.mesh.drawing import grid_of
 from recon.mesh.film import SIDE_TURN, Frame, film_window, overlay, seen, side
 from recon.mesh.mesh import Mesh
 from recon.pipelines.context import Context
-from recon.pipelines.photo_results import versions
-from recon.pipelines.stages import make_result
+from recon.pipelines.page import write_page
 
 RATES = (1.0, 120.0)
 """Frames a second between which films are written, so that players play them."""
@@ -58,8 +57,6 @@ def write_deform_page(
     with context.export("side", "exports/side.mp4") as path:
         write_video(path, followed(side(animation, template, camera.width, camera.height), len(animation)), rate)
     hero = _still(len(animation) // 2, animation, template, K, views, tracks)
-    with context.preview("previews/hero.jpg") as path:
-        save_picture(path, hero)
     what = "as the camera sees it" if not views else "over what the camera saw"
     dots = "" if tracks is None else "; the dots are the tracked points"
     turned = f"The same from {SIDE_TURN:.0f}° to the right, without perspective, from one place in all frames."
@@ -69,19 +66,7 @@ def write_deform_page(
         films=((f"The surface {what}{dots}.", exports / "overlay.mp4"), (turned, exports / "side.mp4")),
         strain_maps=_strain_maps(animation, template, K, frames, views),
     )
-    result = make_result("deform", context.device, {**context.records, context.stage: context.record})
-    data = ReportData(
-        title=context.input.stem or "Reconstruction",
-        result=result,
-        source=context.input.name,
-        hero=hero,
-        deformation=deformation,
-        figures={name: f"{value:.5g}" for name, value in result["metrics"].items()},
-        settings=context.config.model_dump(mode="json"),
-        versions=versions(),
-    )
-    with context.export("report", "report.html") as path:
-        write_report(path, data)
+    write_page(context, "deform", hero, deformation=deformation)
 
 
 def _still(

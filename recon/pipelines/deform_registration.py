@@ -20,11 +20,9 @@ from kernels.nearest import nearest
 from recon.capture.capture import Points
 from recon.capture.mesh_file import MeshObject
 from recon.capture.registration import RegistrationCapture, find_registration, read_landmarks
-from recon.config import paths_of
 from recon.deform.register import ITERATIONS, Registration, register
 from recon.deform.surface import surface_of
 from recon.errors import Cancelled, InputError
-from recon.evaluate import ReportData, save_picture, write_report
 from recon.evaluate.strain import strain_summary
 from recon.export import write_mesh
 from recon.export.cloud import write_cloud
@@ -37,8 +35,7 @@ from recon.mesh.picture import picture
 from recon.mesh.texture import vertex_colours
 from recon.pipelines.deform_results import export_animation, summary
 from recon.pipelines.deform_stages import DeformContext
-from recon.pipelines.photo_results import versions
-from recon.pipelines.stages import make_result
+from recon.pipelines.page import write_page
 
 Surface = Mesh | Points
 Array = NDArray[np.float64]
@@ -145,24 +142,7 @@ def report(context: DeformContext) -> None:
     shown = source, _moved(source, found["vertices"][middle]), _read(capture, capture.targets[middle])
     pictures = [picture(replace(one, colours=vertex_colours(one)), side=480) for one in shown if isinstance(one, Mesh)]
     hero = np.concatenate(pictures, axis=1) if pictures else None
-    if hero is not None:
-        with context.preview("previews/surface.jpg") as path:
-            save_picture(path, hero)
-    names = {name: path.name for name, path in paths_of(context.config).items()}  # as of the input, not where it lies
-    result = make_result("deform", context.device, {**context.records, context.stage: context.record})
-    with context.export("report", "report.html") as path:
-        write_report(
-            path,
-            ReportData(
-                title=context.input.stem or "Reconstruction",
-                result=result,
-                source=context.input.name,
-                hero=hero,
-                figures={name: f"{value:.5g}" for name, value in result["metrics"].items()},
-                settings=context.config.model_dump(mode="json") | names,
-                versions=versions(),
-            ),
-        )
+    write_page(context, "deform", hero, "surface")
 
 
 def _capture(context: DeformContext) -> RegistrationCapture:

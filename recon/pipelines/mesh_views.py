@@ -15,7 +15,7 @@ from recon.isosurface.targets import pose_of
 from recon.pipelines import photo_views
 from recon.pipelines.mesh_field import MeshContext
 from recon.pipelines.mesh_results import finished
-from recon.pipelines.photo_results import film, write_page
+from recon.pipelines.photo_results import film, write_photo_page
 from recon.pipelines.photo_stages import capture_of
 from recon.pipelines.photo_views import keep_views
 
@@ -49,7 +49,7 @@ def turntable(context: MeshContext) -> None:
 
 def report(context: MeshContext) -> None:
     """Put it all on one page."""
-    write_page(context, "mesh", _background(context))
+    write_photo_page(context, "mesh", _background(context))
 
 
 def _background(context: MeshContext) -> Tensor:

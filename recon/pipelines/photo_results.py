@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterator
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -13,10 +11,10 @@ from torch import Tensor
 
 from recon.capture.capture import Camera
 from recon.capture.resize import working_size
-from recon.evaluate import ReportData, save_picture, turntable_cameras, write_report, write_video
+from recon.evaluate import turntable_cameras, write_video
+from recon.pipelines.page import write_page
 from recon.pipelines.photo_stages import PhotosContext, capture_of, pose_report
 from recon.pipelines.photo_views import best_render, judging_views, kept_views
-from recon.pipelines.stages import make_result
 
 TURNTABLE_SIDE = 640
 
@@ -44,8 +42,8 @@ def film(context: PhotosContext, render: Callable[[Camera], Tensor], frames: int
         write_video(path, pictures(), events=context.events, total=frames)
 
 
-def write_page(context: PhotosContext, pipeline: str, background: Tensor, **parts: Any) -> None:
-    """Put it all on one page.
+def write_photo_page(context: PhotosContext, pipeline: str, background: Tensor, **parts: Any) -> None:
+    """Put it all on one page, with the photos that judge it.
 
     Args:
         context: of the stage.
@@ -53,33 +51,13 @@ def write_page(context: PhotosContext, pipeline: str, background: Tensor, **part
         background: (3,), what cut-out photos are laid over.
         parts: what else :class:`~recon.evaluate.ReportData` shall have.
     """
-    result = make_result(pipeline, context.device, {**context.records, context.stage: context.record})
-    hero = best_render(context)
-    if hero is not None:
-        with context.preview("previews/hero.jpg") as path:
-            save_picture(path, hero)
-    data = ReportData(
-        title=context.input.stem or "Reconstruction",
-        result=result,
-        source=context.input.name,
+    write_page(
+        context,
+        pipeline,
+        best_render(context),
+        figures={},  # the views have theirs
         views=kept_views(context, background),
         measured_on=judging_views(context)[1],
-        hero=hero,
         poses=pose_report(context),
-        settings=context.config.model_dump(mode="json"),
-        versions=versions(),
         **parts,
     )
-    with context.export("report", "report.html") as path:
-        write_report(path, data)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what made a result."""
-    found = {"python": platform.python_version()}
-    for name in ("egregium", "torch", "numpy", "pycolmap"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -14,7 +14,6 @@ from kernels.nearest import nearest
 from recon.capture.capture import Points
 from recon.capture.load import load as load_capture
 from recon.errors import Cancelled, InputError, ReconstructionError
-from recon.evaluate import ReportData, save_picture, write_report
 from recon.export import read_mesh, write_mesh
 from recon.isosurface.cloud_cleaning import Cloud, clean
 from recon.isosurface.cloud_preparation import Prepared
@@ -27,8 +26,7 @@ from recon.job_checkpoint import write_tensors
 from recon.mesh.mesh import Mesh
 from recon.mesh.picture import picture
 from recon.pipelines.context import Context
-from recon.pipelines.photo_results import versions
-from recon.pipelines.stages import make_result
+from recon.pipelines.page import write_page
 
 PointsContext = Context[PointsConfig]
 
@@ -174,23 +172,7 @@ def mesh(context: PointsContext) -> None:
 
 def report(context: PointsContext) -> None:
     """Put it all on one page."""
-    hero = picture(read_mesh(context.job.folder / "exports" / "mesh.ply"))
-    with context.preview("previews/mesh.jpg") as path:
-        save_picture(path, hero)
-    result = make_result("points", context.device, {**context.records, context.stage: context.record})
-    with context.export("report", "report.html") as path:
-        write_report(
-            path,
-            ReportData(
-                title=context.input.stem or "Reconstruction",
-                result=result,
-                source=context.input.name,
-                hero=hero,
-                figures={name: f"{value:.5g}" for name, value in result["metrics"].items()},
-                settings=context.config.model_dump(mode="json"),
-                versions=versions(),
-            ),
-        )
+    write_page(context, "points", picture(read_mesh(context.job.folder / "exports" / "mesh.ply")), "mesh")
 
 
 def _figure(value: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from recon.export import write_colmap, write_splats, write_transforms
-from recon.pipelines.photo_results import film, write_page
+from recon.pipelines.photo_results import film, write_photo_page
 from recon.pipelines.photo_stages import capture_of
 from recon.pipelines.splats_stages import SplatsContext, model_of, world_views
 from recon.pipelines.splats_views import renderer
@@ -35,7 +35,7 @@ def report(context: SplatsContext) -> None:
     """Put it all on one page."""
     splats, background = model_of(context)
     file = context.job.folder / "exports" / "splats.ply"
-    write_page(
+    write_photo_page(
         context,
         "splats",
         background,
