@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageOps
 
 from recon.capture.files import inside
-from recon.capture.inspect import Inspection
+from recon.capture.inspection import Inspection
 from recon.settings import settings
 
 SIDE = 160

@@ -6,21 +6,21 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from recon.capture.archive import unpacked
 from recon.capture.capture import Capture, View
-from recon.capture.deform_folder import DeformCapture, is_deform, load_deform
+from recon.capture.deform_folder import is_deform, load_deform
 from recon.capture.files import listed
+from recon.capture.inspect_surfaces import inspect_deform, inspect_registration
+from recon.capture.inspection import Inspection
 from recon.capture.load import load
-from recon.capture.mesh_file import MeshObject
 from recon.capture.normalise import look_inward
-from recon.capture.registration import RegistrationCapture, find_registration
+from recon.capture.registration import find_registration
 from recon.capture.resize import resize_photo, working_size
 from recon.errors import InputError
 from recon.events import Events
@@ -32,133 +32,6 @@ BLURRY = 0.25
 _SHARPNESS_SIDE = 800
 _FEW, _ENOUGH = 8, 20
 _FEW_POINTS = 2000
-
-
-@dataclass(frozen=True)
-class Inspection:
-    """The findings on a capture; :meth:`to_json` is for programs, :meth:`text` for people.
-
-    Attributes:
-        path: what was inspected.
-        kind: as :attr:`Capture.kind`; ``deform`` or ``registration``, a surface that deforms.
-        photos: number of photos that can be used.
-        held_out: how many of them are the capture's own test views.
-        sizes: ((width, height, number of photos), …), most frequent first.
-        posed: the photos come with camera poses.
-        inward: whether the cameras look at a common thing; None without poses.
-        masks: ``none``, ``alpha`` (transparency), ``files``, or ``mixed``.
-        masked: number of photos that have a mask.
-        points: number of structure-from-motion points, of a cloud's, of tracks, or of a source's vertices or points.
-        focal: (least, greatest) focal length in pixels, from the poses or from EXIF; None if unknown.
-        without_focal: number of photos of unknown focal length.
-        blurry: names of the photos much less sharp than the others, least sharp first.
-        pipelines: the pipelines that can run on it.
-        problems: what would go wrong or be poor, and what to do about it.
-        warnings: as :attr:`Capture.warnings`.
-        normals: a point cloud brings normals.
-        extent: (x, y, z) lengths of a point cloud's box; None of photos.
-        names: of the photos that can be used, in the capture's order.
-        rejected: (name, why) of the photos that cannot, in words that follow the name.
-        masks_empty, masks_full: names of the photos whose mask hides, or shows, all of it.
-        root: the folder that the names are relative to; a zip's or a video's is where it was unpacked.
-        faces: of a template or source that deforms; 0 of a cloud.
-        targets: number of surfaces that a source is laid onto.
-    """
-
-    path: str
-    kind: str
-    photos: int
-    held_out: int
-    sizes: tuple[tuple[int, int, int], ...]
-    posed: bool
-    inward: bool | None
-    masks: str
-    masked: int
-    points: int
-    focal: tuple[float, float] | None
-    without_focal: int
-    blurry: tuple[str, ...]
-    pipelines: tuple[str, ...]
-    problems: tuple[str, ...]
-    warnings: tuple[str, ...]
-    normals: bool = False
-    extent: tuple[float, float, float] | None = None
-    names: tuple[str, ...] = ()
-    rejected: tuple[tuple[str, str], ...] = ()
-    masks_empty: tuple[str, ...] = ()
-    masks_full: tuple[str, ...] = ()
-    root: str = ""
-    faces: int = 0
-    targets: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the findings as JSON-ready values, without what lasts no longer than the program."""
-        return {name: value for name, value in asdict(self).items() if name != "root"}
-
-    def text(self) -> str:
-        """Return the findings in a few lines for people."""
-        if self.kind == "deform":
-            return self._of_deform()
-        if self.kind == "registration":
-            return self._of_registration()
-        kinds = {
-            **{"photos": "photos", "video": "video", "colmap": "COLMAP project", "transforms": "transforms.json"},
-            **{"cloud": "point cloud", "surface": "mesh", "rgbd": "colour and depth images"},
-        }
-        sizes = [f"{count} of {width} × {height}" for width, height, count in self.sizes]
-        focal = "unknown" if self.focal is None else "{:.0f} to {:.0f} pixels".format(*self.focal)
-        if self.focal is not None and round(self.focal[0]) == round(self.focal[1]):
-            focal = f"{self.focal[0]:.0f} pixels"
-        masks = {"none": "none", "alpha": "transparency", "files": "mask files", "mixed": "transparency and mask files"}
-        rows = {
-            self.path: kinds.get(self.kind, self.kind),
-            "photos": f"{self.photos}" + (f", {self.held_out} of them test views" if self.held_out else ""),
-            "sizes": listed(sizes),
-            "poses": "given" if self.posed else "none, to be estimated",
-            "arrangement": {True: "around something", False: "not around one thing", None: ""}[self.inward],
-            "focal length": focal,
-            "masks": masks[self.masks] + (f", on {self.masked} of {self.photos}" if self.masked else ""),
-            "points": f"{self.points:,}" if self.points else "none",
-            "pipelines": ", ".join(self.pipelines) or "none",
-        }
-        if self.extent is not None:
-            rows |= {
-                "normals": "given" if self.normals else "none, to be estimated",
-                "extent": " × ".join(f"{length:.4g}" for length in self.extent),
-            }
-        if not self.photos:
-            rows = {key: rows[key] for key in (self.path, "points", "normals", "extent", "pipelines")}
-        return self._lines(rows)
-
-    def _of_deform(self) -> str:
-        sizes = [f"{count} of {width} × {height}" for width, height, count in self.sizes]
-        return self._lines(
-            {
-                self.path: "surface that deforms",
-                "frames": listed(sizes) if sizes else "none, tracks alone",
-                "masks": f"on {self.masked} of {self.photos}" if self.masked else "none",
-                "tracks": f"{self.points:,}" if self.points else "none, to be found in the frames",
-                "template": f"{self.faces:,} faces" if self.faces else "none",
-                "pipelines": ", ".join(self.pipelines),
-            }
-        )
-
-    def _of_registration(self) -> str:
-        source = f"a mesh of {self.points:,} vertices and {self.faces:,} faces" if self.faces else ""
-        return self._lines(
-            {
-                self.path: "one surface onto another" if self.targets == 1 else "one surface onto others, in time",
-                "source": source or f"a cloud of {self.points:,} points",
-                "targets": f"{self.targets:,}",
-                "pipelines": ", ".join(self.pipelines),
-            }
-        )
-
-    def _lines(self, rows: dict[str, str]) -> str:
-        lines = [f"{key}: {value}" for key, value in rows.items() if value]
-        lines += [f"! {problem}" for problem in self.problems]
-        lines += [f"- {warning}" for warning in self.warnings]
-        return "\n".join(lines)
 
 
 def inspect(path: Path, events: Events, workdir: Path) -> Inspection:
@@ -173,10 +46,10 @@ def inspect(path: Path, events: Events, workdir: Path) -> Inspection:
         InputError: as ``load``.
     """
     folder = unpacked(path, events, workdir) if path.suffix.lower() == ".zip" and path.is_file() else path
-    if folder.is_dir() and is_deform(folder):
-        return _inspect_deform(path, load_deform(path, events, workdir))
+    if folder.suffix.lower() == ".npz" or (folder.is_dir() and is_deform(folder)):
+        return inspect_deform(path, load_deform(path, events, workdir))
     if folder.is_dir() and (scans := find_registration(path, None, events, workdir)) is not None:
-        return _inspect_registration(path, scans)
+        return inspect_registration(path, scans)
     capture = load(path, events, workdir)
     if not capture.views:
         return _inspect_cloud(path, capture)
@@ -232,76 +105,12 @@ def _inspect_cloud(path: Path, capture: Capture) -> Inspection:
     return Inspection(
         path=str(path),
         kind=capture.kind,
-        photos=0,
-        held_out=0,
-        sizes=(),
-        posed=False,
-        inward=None,
-        masks="none",
-        masked=0,
-        points=len(xyz),
-        focal=None,
-        without_focal=0,
-        blurry=(),
         pipelines=("points",),
+        points=len(xyz),
         problems=tuple(problems),
         warnings=capture.warnings,
         normals=points is not None and points.normals is not None,
         extent=(x, y, z),
-    )
-
-
-def _inspect_deform(path: Path, capture: DeformCapture) -> Inspection:
-    """Return the findings on a surface that deforms."""
-    sizes = Counter((view.width, view.height) for view in capture.views).most_common()
-    masked = sum(view.load().mask is not None for view in capture.views[:1]) * len(capture.views)  # of all or of none
-    return Inspection(
-        path=str(path),
-        kind="deform",
-        photos=len(capture.views),
-        held_out=0,
-        sizes=tuple((width, height, count) for (width, height), count in sizes),
-        posed=True,
-        inward=None,
-        masks="files" if masked else "none",
-        masked=masked,
-        points=0 if capture.tracks is None else capture.tracks.xy.shape[1],
-        focal=(float(capture.K[0, 0]), float(capture.K[0, 0])),
-        without_focal=0,
-        blurry=(),
-        pipelines=("deform",),
-        problems=(),
-        warnings=capture.warnings,
-        names=tuple(view.name for view in capture.views),
-        root=str(capture.root),
-        faces=0 if capture.template is None else len(capture.template.faces),
-    )
-
-
-def _inspect_registration(path: Path, capture: RegistrationCapture) -> Inspection:
-    """Return the findings on a source and its targets, of which the first one is read."""
-    source = capture.read(capture.source)
-    capture.read(capture.targets[0])
-    points, faces = (source.vertices, source.faces) if isinstance(source, MeshObject) else (source.xyz, ())
-    return Inspection(
-        path=str(path),
-        kind="registration",
-        photos=0,
-        held_out=0,
-        sizes=(),
-        posed=False,
-        inward=None,
-        masks="none",
-        masked=0,
-        points=len(points),
-        focal=None,
-        without_focal=0,
-        blurry=(),
-        pipelines=("deform",),
-        problems=(),
-        warnings=(),
-        faces=len(faces),
-        targets=len(capture.targets),
     )
 
 

@@ -26,7 +26,7 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from recon.capture.inspect import Inspection
+from recon.capture.inspection import Inspection
 from recon.splats.config import SplatsConfig
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _deform_seconds(found: Inspection, config: DeformConfig) -> float:
     vertices = min(found.faces / 2, config.vertices)
     tracked = 0.3 + 2e-3 * vertices if found.points else 0.0
     pictured = 0.5 + 2.5e-3 * vertices if found.photos else 0.0
-    return 5 + found.photos * (tracked + pictured + 0.4)
+    return 5 + found.frames * (tracked + pictured + 0.4)
 
 
 def in_words(seconds: dict[str, float]) -> str:

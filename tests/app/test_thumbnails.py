@@ -3,7 +3,9 @@ from __future__ import annotations
 import io
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ from PIL import Image, ImageFilter
 from test_images import png_header
 
 from app.thumbnails import BLURRY, SIDE, Thumb, strip
-from recon.capture.inspect import Inspection, inspect
+from recon.capture.inspect import inspect
+from recon.capture.inspection import Inspection
 from recon.events import Events
 
 
@@ -28,12 +31,10 @@ def opened(thumb: Thumb) -> Image.Image:
     return image
 
 
-def listing(folder: Path, names: list[str], **fields: object) -> Inspection:
+def listing(folder: Path, names: list[str], **fields: Any) -> Inspection:
     """An inspection of photos of these names, without looking at them."""
-    nothing = {"held_out": 0, "sizes": (), "posed": False, "inward": None, "masks": "none", "masked": 0, "points": 0}
-    nothing |= {"focal": None, "without_focal": 0, "blurry": (), "pipelines": (), "problems": (), "warnings": ()}
-    more = {"names": tuple(names), "root": str(folder), **fields}
-    return Inspection(**{"path": str(folder), "kind": "photos", "photos": len(names), **nothing, **more})  # type: ignore[arg-type]
+    kept = Inspection(str(folder), "photos", (), photos=len(names), names=tuple(names), root=str(folder))
+    return replace(kept, **fields)
 
 
 def test_photos_in_order_with_what_is_wrong(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 from capture_scenes import Listener, make_photos, make_transforms
 from PIL import Image, ImageFilter
 
-from recon.capture.inspect import Inspection, inspect
+from recon.capture.inspect import inspect
+from recon.capture.inspection import Inspection
 from recon.errors import InputError
 from recon.events import Events, Progress
 

@@ -88,7 +88,9 @@ def test_a_zip_of_tracks_and_a_template(film: tuple[Path, np.ndarray], tmp_path:
     np.savez(tmp_path / "tracked" / "tracks.npz", tracks=image[..., :2] / image[..., 2:], K=K)
     archive = Path(shutil.make_archive(str(tmp_path / "tracked"), "zip", tmp_path, "tracked"))
     found = inspect(archive, Events(), tmp_path / "work")
-    assert (found.kind, found.photos, found.pipelines) == ("deform", 0, ("deform",))
+    assert (found.kind, found.photos, found.frames, found.pipelines) == ("deform", 0, len(truth), ("deform",))
+    alone = inspect(tmp_path / "tracked" / "tracks.npz", Events(), tmp_path / "work")
+    assert (alone.kind, alone.frames, alone.points, alone.faces) == ("deform", len(truth), truth[:, ::2].shape[1], 0)
     assert "surface that deforms" in found.text()
     assert 0 < estimate_seconds(found)["deform"]["fast"] <= estimate_seconds(found)["deform"]["high"]
     result = run(archive, tmp_path / "job")

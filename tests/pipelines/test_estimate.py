@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from recon.capture.inspect import Inspection
+from recon.capture.inspection import Inspection
 from recon.pipelines.estimate import estimate_seconds, in_words
 
 CHAIR = Inspection(
@@ -80,6 +81,15 @@ def test_every_pipeline_that_can_run_is_estimated():
     assert found.keys() == {"points"}
     assert found["points"]["fast"] == pytest.approx(17, rel=0.6)  # the sample scan
     assert found["points"]["fast"] < found["points"]["medium"] < found["points"]["high"]
+
+
+def test_a_surface_that_deforms_takes_longer_the_more_frames_it_has():
+    def found(frames: int, **more: Any) -> dict[str, float]:
+        tracked = Inspection("cloth", "deform", ("deform",), points=1500, faces=2000, frames=frames)
+        return estimate_seconds(replace(tracked, **more), cores=2)["deform"]
+
+    assert found(100)["fast"] > 4 * found(10)["fast"] > 0
+    assert found(10, photos=10)["fast"] > found(10)["fast"]
 
 
 def test_in_words():
