@@ -35,7 +35,7 @@ app: $(VENV)/.installed ## open the web page
 	$(BIN)/recon serve
 
 bench: $(VENV)/.installed ## every table of benchmarks/
-	for script in splat_kernels mesh_kernels splats_quality mesh_quality densification optimisers splat_poses lm_memory deform_tracks deform_video deform_adam isosurface_extract isosurface_octree points_quality registration meshsdf_demos isosurface_quality batch fuzz load crash; do $(BIN)/python -m benchmarks.$$script || exit 1; done
+	for script in splat_kernels mesh_kernels splats_quality mesh_quality densification optimisers splat_poses splat_decays splat_variants color_coupling lm_memory deform_tracks deform_video deform_adam isosurface_extract isosurface_octree points_quality registration meshsdf_demos isosurface_quality batch fuzz load crash; do $(BIN)/python -m benchmarks.$$script || exit 1; done
 
 gpu-test: $(VENV)/.installed ## the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu

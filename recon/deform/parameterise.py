@@ -1,7 +1,7 @@
 """Where the vertices of a sheet lie in a plane: (u, v) for methods that need a surface to be a function of them.
 
-A mesh's own texture coordinates serve if each vertex has just one. Else those are found that are as conformal as can
-be: with the corners p of a triangle of area A in its own plane as complex numbers, z = u + iv of its corners minimise
+They are as conformal as can be: with the corners p of a triangle of area A in its own plane as complex numbers,
+z = u + iv of its corners minimise
 
     Σ |(p₃ − p₂) z₁ + (p₁ − p₃) z₂ + (p₂ − p₁) z₃|² / 2A
 
@@ -23,7 +23,7 @@ from recon.mesh.topology import components, directed_edges, fans
 Array = NDArray[np.float64]
 
 
-def parameterise(vertices: NDArray[np.floating], faces: NDArray[np.integer], uvs: NDArray[np.floating] | None) -> Array:
+def parameterise(vertices: NDArray[np.floating], faces: NDArray[np.integer]) -> Array:
     """Return (V, 2) (u, v) of the vertices, which fill [0, 1] in both.
 
     All faces keep an area and the same side up. That faces far apart lie over each other is not looked for.
@@ -31,26 +31,13 @@ def parameterise(vertices: NDArray[np.floating], faces: NDArray[np.integer], uvs
     Args:
         vertices: (V, 3).
         faces: (F, 3), manifold, wound alike.
-        uvs: (F, 3, 2) texture coordinates of the faces' corners, None without any.
 
     Raises:
         InputError: the mesh is not one sheet that can be laid into a plane (code ``"not-a-sheet"``).
     """
-    places = _own(len(vertices), faces, uvs)
-    if places is None:
-        places = _conformal(vertices.astype(np.float64), faces)
+    places = _conformal(vertices.astype(np.float64), faces)
     low = places.min(0)
     return (places - low) / (places.max(0) - low)
-
-
-def _own(count: int, faces: NDArray[np.integer], uvs: NDArray[np.floating] | None) -> Array | None:
-    """Return each vertex' only texture coordinates; None if one has others too or none, or a face is turned over."""
-    if uvs is None:
-        return None
-    places = np.full((count, 2), np.nan)
-    places[faces] = uvs
-    alike = np.isfinite(places).all() and (places[faces] == uvs).all()
-    return places if alike and _unfolded(places, faces) else None
 
 
 def _conformal(vertices: Array, faces: NDArray[np.integer]) -> Array:
@@ -95,6 +82,6 @@ def _unfolded(places: Array, faces: NDArray[np.integer]) -> bool:
 def _no_sheet(why: str) -> InputError:
     return InputError(
         f"The template cannot be laid into a plane: {why}.",
-        "Cut it open into one sheet, or give it texture coordinates without a seam; other methods need neither.",
+        "Cut it open into one sheet; method=lm needs none.",
         "not-a-sheet",
     )

@@ -94,7 +94,7 @@ class Sequence:
             sheet = Sheet(self._template, triangles, points)
             if network:
                 extent = _extent(vertices, K)
-                uvs = parameterise(vertices, faces, None)
+                uvs = parameterise(vertices, faces)
                 self._tracks = MetricField(sheet, uvs, K, (extent[0], extent[1]), check=check)
             else:
                 self._tracks = TrackFit(sheet, K, config.noise, bending, check)

@@ -1,4 +1,4 @@
-"""Sheets are laid into the plane, by their own texture coordinates or without any; what is no sheet is refused."""
+"""Sheets are laid into the plane; what is no sheet is refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def turned(uv: NDArray[np.float64]) -> NDArray[np.float64]:
 def test_a_rolled_sheet_is_laid_flat() -> None:
     """The same as the flat one, but for the faces' chords."""
     rolled = posed(cylinder(nodes()), 3)
-    np.testing.assert_allclose(turned(parameterise(rolled, FACES, None)), FLAT, atol=0.01)
+    np.testing.assert_allclose(turned(parameterise(rolled, FACES)), FLAT, atol=0.01)
 
 
 def test_a_sheet_with_a_hole_is_laid_flat() -> None:
@@ -36,30 +36,17 @@ def test_a_sheet_with_a_hole_is_laid_flat() -> None:
     kept = FACES[middle > 0.2]
     used = np.unique(kept)
     faces = np.searchsorted(used, kept)
-    uv = parameterise(posed(cylinder(nodes()), 3)[used], faces, None)
+    uv = parameterise(posed(cylinder(nodes()), 3)[used], faces)
     assert np.ptp(uv, axis=0) == pytest.approx([1, 1])
-
-
-def test_own_coordinates_serve_where_each_vertex_has_one() -> None:
-    bumpy = np.concatenate([nodes(), 10 * np.random.default_rng(0).normal(size=(len(FLAT), 1))], 1)
-    own = (0.25 + FLAT / 3)[FACES]
-    np.testing.assert_allclose(parameterise(bumpy, FACES, own), FLAT)
-    seam = own.copy()
-    seam[5, 1] += 0.1
-    flat = np.concatenate([nodes(), np.zeros((len(FLAT), 1))], 1)
-    for other in (seam, np.abs(own - 0.4)):
-        np.testing.assert_allclose(turned(parameterise(flat, FACES, other)), FLAT, atol=1e-6)
 
 
 def test_what_is_no_sheet_is_refused() -> None:
     sphere = trimesh.creation.icosphere(2)
     with pytest.raises(InputError, match="closes"):
-        parameterise(sphere.vertices, sphere.faces, None)
-    with pytest.raises(InputError, match="closes"):
-        parameterise(sphere.vertices, sphere.faces, np.random.default_rng(0).random((len(sphere.faces), 3, 2)))
+        parameterise(sphere.vertices, sphere.faces)
     flat = np.concatenate([nodes(), np.zeros((len(FLAT), 1))], 1)
     two = np.concatenate([flat, flat + 1000]), np.concatenate([FACES, FACES + len(flat)])
     with pytest.raises(InputError, match="parts"):
-        parameterise(*two, None)
+        parameterise(*two)
     with pytest.raises(InputError, match="parts"):
-        parameterise(np.concatenate([flat, flat[:1]]), FACES, None)
+        parameterise(np.concatenate([flat, flat[:1]]), FACES)
