@@ -71,7 +71,7 @@ class Entry:
             return given
         if os.environ.get(f"{ENVIRONMENT}PIPELINE"):
             return None
-        if self.input.is_dir() and (is_deform(self.input) or is_registration(self.input)):
+        if self.input.exists() and (is_deform(self.input) or (self.input.is_dir() and is_registration(self.input))):
             return "deform"
         return "points" if _is_cloud(self.input) else None
 

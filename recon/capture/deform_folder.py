@@ -5,13 +5,14 @@
     camera.json             the lens (:mod:`recon.capture.camera_file`); or K in tracks.npz
     template.obj (.ply …)   the surface (:mod:`recon.capture.template`), as the first frame shows it
     tracks.npz              where points are in each frame (:mod:`recon.capture.tracks`)
+    splats.ply (.spz …)     Gaussian splats of the template, in its file's axes and units, for the surface to carry
 
 Needed are the camera, the template or the tracks, and the frames or the tracks. The camera stands at the origin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,8 +26,8 @@ from recon.capture.capture import Photo, View
 from recon.capture.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, listed, numbered, once, top_folder, walk
 from recon.capture.images import Header, check_images, is_empty_mask, read_header
 from recon.capture.template import SUFFIXES, Template, read_template
-from recon.capture.template_axes import place_template
-from recon.capture.tracks import Tracks, read_tracks
+from recon.capture.template_axes import AS_IT_STANDS, Turn, place_template
+from recon.capture.tracks import Tracks, is_tracks, read_tracks
 from recon.capture.undistort import Lens
 from recon.capture.views import posed_view, same_aspect
 from recon.errors import InputError
@@ -35,6 +36,7 @@ from recon.job_files import atomic
 from recon.settings import settings
 
 FRAMES, MASKS = ("rgb", "images", "frames"), ("mask", "masks")
+SPLATS = (".ply", ".spz", ".splat")
 _SHOWN = 0.1
 """Value of a mask from which on a pixel belongs to a piece of it."""
 _LAYOUT = "Give a folder with rgb/ (or a video), mask/, camera.json, template.obj and tracks.npz; see docs/formats.md."
@@ -52,6 +54,8 @@ class DeformCapture:
         template: in the camera's frame, None where there is none.
         tracks: None where there are none; as many frames as ``views`` has.
         rate: frames a second, None where that is not known.
+        splats: the file of splats, None where there is none; they lie where the template's file has it.
+        turn: diagonal of the rotation by which the template was brought from there into the camera's frame.
         warnings: what is unusual, or was repaired while reading, in people's words.
     """
 
@@ -61,12 +65,16 @@ class DeformCapture:
     template: Template | None = None
     tracks: Tracks | None = None
     rate: float | None = None
+    splats: Path | None = None
+    turn: Turn = AS_IT_STANDS
     warnings: tuple[str, ...] = ()
 
 
-def is_deform(folder: Path) -> bool:
-    """Return whether a folder looks like a capture of a surface that deforms, whole or not."""
-    root = top_folder(folder)
+def is_deform(path: Path) -> bool:
+    """Return whether a folder looks like a capture of a surface that deforms, whole or not; or a file like tracks."""
+    if path.is_file():
+        return path.suffix.lower() == ".npz" and is_tracks(path)
+    root = top_folder(path)
     tracked = (root / "tracks.npz").is_file()
     modelled = any((root / f"template{suffix}").is_file() for suffix in SUFFIXES)
     return tracked or (modelled and (root / "camera.json").is_file())
@@ -133,10 +141,12 @@ def _load(root: Path, events: Events, workdir: Path) -> DeformCapture:
             _view(root, photo, header, lens, masks[i] if masks else None)
             for i, (photo, header) in enumerate(zip(photos, headers, strict=True))
         )
+    turn = AS_IT_STANDS
     if template is not None and views:
-        template, told = _placed(template, views[0])
+        turn, told = _placed(template, views[0])
+        template = replace(template, vertices=template.vertices * np.array(turn, np.float32))
         warnings += told
-    return DeformCapture(root, views, K, template, tracks, rate, tuple(warnings))
+    return DeformCapture(root, views, K, template, tracks, rate, _splats(root, template), turn, tuple(warnings))
 
 
 def _frames(root: Path, events: Events, workdir: Path) -> tuple[list[Path], float | None]:
@@ -209,11 +219,24 @@ def _brief(K: NDArray[np.float64]) -> str:
 
 
 def _template(root: Path) -> Template | None:
-    files = [root / f"template{suffix}" for suffix in SUFFIXES if (root / f"template{suffix}").is_file()]
+    file = _only(root, "template", SUFFIXES)
+    return read_template(file) if file else None
+
+
+def _splats(root: Path, template: Template | None) -> Path | None:
+    file = _only(root, "splats", SPLATS)
+    if file is not None and template is None:
+        raise InputError(f"{root} has splats, but no template that carries them.", _LAYOUT, "no-template")
+    return file
+
+
+def _only(root: Path, name: str, suffixes: Sequence[str]) -> Path | None:
+    """Return the file of this name and one of these suffixes; None where there is none."""
+    files = [file for suffix in suffixes if (file := root / f"{name}{suffix}").is_file()]
     if len(files) > 1:
         names = listed(file.name for file in files)
-        raise InputError(f"{root} has {len(files)} templates: {names}.", "Leave one of them there.", "many-templates")
-    return read_template(files[0]) if files else None
+        raise InputError(f"{root} has {len(files)} files {name}: {names}.", "Leave one of them there.", "many-files")
+    return files[0] if files else None
 
 
 def _check_masks(root: Path, masks: list[Path], photos: list[Path], headers: list[Header], events: Events) -> None:
@@ -266,11 +289,11 @@ def _largest(load: Callable[[], Photo]) -> Callable[[], Photo]:
     return cleaned
 
 
-def _placed(template: Template, first: View) -> tuple[Template, list[str]]:
-    """Return the template in the camera's frame, and what people should be told of it."""
+def _placed(template: Template, first: View) -> tuple[Turn, list[str]]:
+    """Return what turns the template into the camera's frame, and what people should be told of it."""
     assert first.camera is not None
     mask = first.load().mask
-    vertices, told = place_template(template.vertices, template.faces, first.camera, mask)
+    turn, told = place_template(template.vertices, template.faces, first.camera, mask)
     if mask is None:
         told.append("Without masks it is not known whether the template's axes are the camera's: only that it is seen.")
-    return replace(template, vertices=vertices), told
+    return turn, told

@@ -46,7 +46,7 @@ def inspect(path: Path, events: Events, workdir: Path) -> Inspection:
         InputError: as ``load``.
     """
     folder = unpacked(path, events, workdir) if path.suffix.lower() == ".zip" and path.is_file() else path
-    if folder.suffix.lower() == ".npz" or (folder.is_dir() and is_deform(folder)):
+    if folder.exists() and is_deform(folder):
         return inspect_deform(path, load_deform(path, events, workdir))
     if folder.is_dir() and (scans := find_registration(path, None, events, workdir)) is not None:
         return inspect_registration(path, scans)

@@ -22,13 +22,16 @@ from recon.capture.capture import Array, Camera
 from recon.capture.resize import resize_image
 from recon.errors import InputError
 
-TURNS = {
-    (1, 1, 1): "as it stands",
+Turn = tuple[int, int, int]
+"""The diagonal of S."""
+AS_IT_STANDS: Turn = (1, 1, 1)
+TURNS: dict[Turn, str] = {
+    AS_IT_STANDS: "as it stands",
     (-1, -1, 1): "with x and y negated",
     (1, -1, -1): "with y and z negated (OpenGL's axes)",
     (-1, 1, -1): "with x and z negated",
 }
-"""The turns, by their diagonals, in people's words."""
+"""The turns in people's words."""
 LEAST = 0.2
 """Overlap below which a template is not where the first frame shows it."""
 _CLEARLY = 0.1  # overlap that a turn must gain to be preferred
@@ -37,8 +40,8 @@ _SIDE = 512  # pixels of the longest side at which silhouettes are compared
 
 def place_template(
     vertices: Array, faces: NDArray[np.int32], camera: Camera, mask: Array | None
-) -> tuple[Array, list[str]]:
-    """Return the template's vertices in the camera's frame.
+) -> tuple[Turn, list[str]]:
+    """Return by which turn a template lies in the camera's frame, and what people should be told of it.
 
     Args:
         vertices: (V, 3).
@@ -46,19 +49,16 @@ def place_template(
         camera: at the origin; its pose is not looked at.
         mask: (H, W) in [0, 1], of the first frame and the camera's size; None if there is none.
 
-    Returns:
-        (V, 3) the vertices, turned by one of :data:`TURNS`, and what people should be told of it.
-
     Raises:
         InputError: it overlaps by less than :data:`LEAST` under each turn (code ``"template-elsewhere"``).
     """
 
-    def measured(turn: tuple[int, int, int]) -> float:
+    def measured(turn: Turn) -> float:
         turned = vertices * np.array(turn, np.float32)
         return in_view(turned, camera) if mask is None else overlap(turned, faces, camera, mask)
 
     shares = {turn: measured(turn) for turn in TURNS}
-    stands, best = (1, 1, 1), max(TURNS, key=lambda turn: shares[turn])
+    best = max(TURNS, key=lambda turn: shares[turn])
     what = "image" if mask is None else "mask"
     if shares[best] < LEAST:
         raise InputError(
@@ -67,11 +67,11 @@ def place_template(
             "shows it, and check camera.json.",
             "template-elsewhere",
         )
-    if shares[best] - shares[stands] < _CLEARLY:
-        return vertices, []
-    return vertices * np.array(best, np.float32), [
+    if shares[best] - shares[AS_IT_STANDS] < _CLEARLY:
+        return AS_IT_STANDS, []
+    return best, [
         f"The template is used {TURNS[best]}: so it overlaps the first frame's {what} by {shares[best]:.0%}, "
-        f"as it stands by {shares[stands]:.0%}."
+        f"as it stands by {shares[AS_IT_STANDS]:.0%}."
     ]
 
 

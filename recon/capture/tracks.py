@@ -46,6 +46,15 @@ class Tracks:
     warnings: tuple[str, ...] = ()
 
 
+def is_tracks(path: Path) -> bool:
+    """Return whether a file is an .npz with an array of tracks, which is not read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "tracks.npy" in archive.namelist()
+    except _DAMAGED:
+        return False
+
+
 def read_tracks(path: Path, size: tuple[int, int] | None = None, frames: int | None = None) -> Tracks:
     """Read tracks.
 

@@ -18,6 +18,7 @@ from recon.mesh.drawing import grid_of
 from recon.mesh.film import SIDE_TURN, Frame, film_window, overlay, seen, side
 from recon.mesh.mesh import Mesh
 from recon.pipelines.context import Context
+from recon.pipelines.deform_splats import SWING, CarriedSplats, swinging
 from recon.pipelines.page import write_page
 
 RATES = (1.0, 120.0)
@@ -32,8 +33,9 @@ def write_deform_page(
     frames: Sequence[Mapping[str, float]],
     views: Sequence[View] = (),
     tracks: Tracks | None = None,
+    carried: CarriedSplats | None = None,
 ) -> None:
-    """Film the surface and put it all on one page: exports ``overlay``, ``side`` and ``report``.
+    """Film the surface and put it all on one page: exports ``overlay``, ``side``, ``splats_film`` and ``report``.
 
     Args:
         context: of the stage.
@@ -43,9 +45,10 @@ def write_deform_page(
         frames: T dictionaries of figures, as :class:`~recon.evaluate.Deformation` has them.
         views: the T photos, or none.
         tracks: T frames of points to draw into the pictures, in pixels of K.
+        carried: the splats that the surface carries, filmed too.
     """
     camera, rate = film_window(animation, K, views).camera, float(np.clip(animation.rate, *RATES))
-    total = 2 * len(animation)
+    total = (2 if carried is None else 3) * len(animation)
 
     def followed(film: Iterator[Frame], before: int) -> Iterator[Frame]:
         for step, frame in enumerate(film, before + 1):
@@ -61,9 +64,15 @@ def write_deform_page(
     dots = "" if tracks is None else "; the dots are the tracked points"
     turned = f"The same from {SIDE_TURN:.0f}° to the right, without perspective, from one place in all frames."
     exports = context.job.folder / "exports"
+    films = [(f"The surface {what}{dots}.", exports / "overlay.mp4"), (turned, exports / "side.mp4")]
+    if carried is not None:
+        with context.export("splats_film", "exports/splats.mp4") as path:
+            write_video(path, followed(swinging(carried, animation.frames, camera), 2 * len(animation)), rate)
+        swung = f"The splats that it carries, from a camera that swings by {SWING:.0f}° to either side."
+        films.append((swung, exports / "splats.mp4"))
     deformation = Deformation(
         frames,
-        films=((f"The surface {what}{dots}.", exports / "overlay.mp4"), (turned, exports / "side.mp4")),
+        films=films,
         strain_maps=_strain_maps(animation, template, K, frames, views),
     )
     write_page(context, "deform", hero, deformation=deformation)

@@ -19,7 +19,8 @@ from recon.job_files import read_json, write_json
 from recon.mesh.animation import Animation
 from recon.mesh.mesh import Mesh
 from recon.pipelines.deform_page import write_deform_page
-from recon.pipelines.deform_stages import DeformContext, capture_of, fitted, template_of
+from recon.pipelines.deform_splats import export_splats
+from recon.pipelines.deform_stages import DeformContext, capture_of, carried_of, fitted, template_of
 
 Y_UP = np.array([1, -1, -1], np.float32)
 """From the camera's axes to those of meshes: both right-handed."""
@@ -33,6 +34,8 @@ def surface(context: DeformContext) -> None:
     animation = animation_of(context, frames)
     export_animation(context, animation, replace(animation, frames=frames * Y_UP))
     template = template_of(context)
+    if (carried := carried_of(context)) is not None:
+        export_splats(context, carried, frames, Y_UP)
     for number, one in enumerate(figures):
         one |= strain_summary(frames[number], template.vertices, template.faces)
         context.progress(number + 1, len(figures))
@@ -80,4 +83,6 @@ def report(context: DeformContext) -> None:
     capture, (frames, _) = capture_of(context), fitted(context)
     figures = read_json(context.output("surface") / "figures.json") or []
     animation, template = animation_of(context, frames), template_of(context)
-    write_deform_page(context, animation, template.vertices, capture.K, figures, capture.views, capture.tracks)
+    write_deform_page(
+        context, animation, template.vertices, capture.K, figures, capture.views, capture.tracks, carried_of(context)
+    )

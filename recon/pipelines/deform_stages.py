@@ -17,7 +17,9 @@ from recon.deform.template_free import first_frame
 from recon.errors import Cancelled
 from recon.job_checkpoint import write_tensors
 from recon.job_files import read_json, write_json
+from recon.mesh.mesh import Mesh
 from recon.pipelines.context import Context
+from recon.pipelines.deform_splats import CarriedSplats
 
 DeformContext = Context[DeformConfig]
 
@@ -38,9 +40,11 @@ def capture_of(context: DeformContext) -> DeformCapture:
 
 
 def template(context: DeformContext) -> None:
-    """Find the template, where there is none, by the tracks."""
+    """Find the template, where there is none, by the tracks; see whether it can carry the splats, before a long fit."""
     capture, config = capture_of(context), context.config
     if capture.template is not None:
+        if (carried := carried_of(context)) is not None and carried.left_out:
+            context.events.warn(f"{carried.left_out:,} splats are not near the template, and are left out.")
         return
     assert capture.tracks is not None  # the one or the other is there
     tracks = capture.tracks
@@ -63,6 +67,12 @@ def template_of(context: DeformContext) -> Template:
         return given
     found = load_file(context.output("template") / "template.safetensors")
     return Template(found["vertices"].float().numpy(), found["faces"].int().numpy())
+
+
+def carried_of(context: DeformContext) -> CarriedSplats | None:
+    """Return the splats that the template carries, None where there are none."""
+    capture, template = capture_of(context), template_of(context)
+    return None if capture.splats is None else CarriedSplats(capture, Mesh(template.vertices, template.faces))
 
 
 def fit(context: DeformContext) -> None:

@@ -19,6 +19,8 @@ from kernels.reference.spherical_harmonics import spherical_harmonics_basis
 from recon.errors import InputError
 from recon.splats.model import Splats
 
+_TOGETHER = 4096  # splats whose matrices are at hand at a time
+
 
 def transform(splats: Splats, similarity: NDArray[np.float64] | Tensor) -> Splats:
     """Return the splats as they look after the whole world was moved.
@@ -70,15 +72,29 @@ def _not_a_similarity(why: str) -> InputError:
     )
 
 
+def turn_harmonics(sh: Tensor, rotations: Tensor) -> Tensor:
+    """Return (N, K, 3) coefficients of colours that were turned, each by its own rotation.
+
+    Args:
+        sh: (N, K, 3), of degree 0 to 3.
+        rotations: (N, 3, 3) orthogonal.
+    """
+    degree = int(sh.shape[1] ** 0.5) - 1
+    if degree == 0:
+        return sh
+    pairs = zip(sh.split(_TOGETHER), rotations.double().split(_TOGETHER), strict=True)
+    return torch.cat([_harmonics_matrix(degree, turned).to(part) @ part for part, turned in pairs])
+
+
 def _harmonics_matrix(degree: int, orthogonal: Tensor) -> Tensor:
-    """(K, K) float64 M with Y(Qd) = M Y(d)."""
+    """(…, K, K) float64 M with Y(Qd) = M Y(d), of (…, 3, 3) Q."""
     golden = torch.arange(64, dtype=torch.float64) + 0.5
     z, azimuth = 1 - golden / 32, golden * math.pi * (1 + math.sqrt(5))
     radius = (1 - z * z).sqrt()
     directions = torch.stack([radius * azimuth.cos(), radius * azimuth.sin(), z], dim=-1)  # a Fibonacci sphere
     before = spherical_harmonics_basis(degree, directions)
-    after = spherical_harmonics_basis(degree, directions @ orthogonal.T)
-    solution = torch.linalg.lstsq(before, after).solution.T
+    after = spherical_harmonics_basis(degree, directions @ orthogonal.mT)
+    solution = (torch.linalg.pinv(before) @ after).mT
     return (solution * 2**46).round() / 2**46  # its last bits hang on where the numbers happen to lie in memory
 
 

@@ -133,7 +133,7 @@ def test_other_things_that_do_not_fit(root):
         refused(root, "bad-intrinsics")
         shutil.move(root / "kept.json", root / "camera.json")
     shutil.copy(root / "template.obj", root / "template.ply")
-    refused(root, "many-templates")
+    refused(root, "many-files")
     (root / "template.ply").unlink()
     (root / "camera.json").unlink()
     assert "no camera" in refused(root, "no-camera").message

@@ -108,7 +108,7 @@ FACES = sheet()[1].astype(np.int32)
 def placed(turn, mask=None):
     vertices = sheet()[0].astype(np.float32)
     got, told = place_template(vertices * np.array(turn, np.float32), FACES, CAMERA, mask)
-    return np.abs(got - vertices).max(), told
+    return np.abs(np.array(turn) * got - 1).max(), told
 
 
 def test_overlap_by_hand():
@@ -148,7 +148,7 @@ def test_a_sheet_about_its_own_half_turn_stays():
     mask = np.zeros((HEIGHT, WIDTH), np.float32)
     mask[16:48, 32:63] = 1  # a column narrower, so that the half turn is no worse
     got, told = place_template(vertices, FACES, CAMERA, mask)
-    np.testing.assert_array_equal(got, vertices)
+    assert got == (1, 1, 1)
     assert told == []
 
 

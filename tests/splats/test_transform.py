@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from kernels.reference.spherical_harmonics import spherical_harmonics
 from recon.errors import InputError
 from recon.splats.model import Splats
-from recon.splats.transform import transform
+from recon.splats.transform import transform, turn_harmonics
 
 
 def some_splats(degree: int, n: int = 20) -> Splats:
@@ -51,6 +51,16 @@ def test_everything_turns_together(degree, mirror):
     seen = spherical_harmonics(degree, directions, splats.sh)
     turned = directions @ torch.from_numpy(linear).T
     torch.testing.assert_close(spherical_harmonics(degree, turned, moved.sh), seen, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 3])
+def test_each_colour_by_its_own_turn(degree: int) -> None:
+    splats, turns = some_splats(degree, 5), Rotation.random(5, random_state=0)
+    found = turn_harmonics(splats.sh, torch.from_numpy(turns.as_matrix()))
+    for i, turn in enumerate(turns):
+        matrix = np.eye(4)
+        matrix[:3, :3] = turn.as_matrix()
+        torch.testing.assert_close(found[i], transform(splats, matrix).sh[i])
 
 
 def test_quarter_turn_by_hand():
