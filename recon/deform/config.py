@@ -68,6 +68,11 @@ class DeformConfig(Config):
         "Find where the input lies on the (first) target before it is deformed, wherever it is.",
         group="Registration",
     )
+    isometric: bool = setting(
+        False,
+        "Keep lengths along the input, a mesh, for what bends and hardly stretches; else it is as rigid as possible.",
+        group="Registration",
+    )
     rate: float = setting(30.0, "Frames a second, where the input does not say.", group="Results", gt=0, le=1000)
     sequence: Literal["none", "obj", "ply"] = setting(
         "none", "Also write a mesh for each frame, in this format.", group="Results"

@@ -9,9 +9,11 @@ normals agree; none where they oppose.
 
 Each source vertex has its nearest target point and each target point its nearest source vertex; the second makes limbs
 follow that nothing on the source would have led to. Nearest is with the normals, √(d² + λ²ν²‖n̂ − n‖²). What is paired
-with the border of a surface is dropped: there the other one goes on, and all of that would be drawn to its rim.
+with the border of a surface is dropped: there the other one goes on, and all of that would be drawn to its rim. But two
+borders belong together, and count once more along the surface, with the directions that lead out of it in place of the
+normals: nothing else keeps a sheet from sliding off another.
 
-The sum is v̂ᵀ H v̂ − 2 gᵀ v̂ + …, with a 3 × 3 block of H a vertex.
+The sum is v̂ᵀ H v̂ − 2 gᵀ v̂ + rest, with a 3 × 3 block of H a vertex.
 
 Sources: Yao et al. 2025, "SPARE", §3; Rusinkiewicz 2019, "A Symmetric Objective Function for ICP", for the symmetrised
 point-to-plane distance; Holland & Welsch 1977 for the weight.
@@ -39,28 +41,32 @@ class Quadric:
     Attributes:
         H: (V, 3, 3), in units of a pair.
         g: (V, 3).
+        rest: what the sum has besides.
         nearest: (V,) the target point of each source vertex.
         weight: (V,) its α.
     """
 
     H: Vectors
     g: Vectors
+    rest: float
     nearest: Indices
     weight: NDArray[np.float64]
 
 
 def quadric(
-    source: Surface, target: Surface, moved: Vectors, normals: Vectors, nu: float, landmarks: Indices, held: float
+    source: Surface, target: Surface, moved: Vectors, turned: Vectors, nu: float, landmarks: Indices, held: float
 ) -> Quadric:
-    """Return the quadric of the pairs at (V, 3) v̂ with (V, 3) n̂.
+    """Return the quadric of the pairs at (V, 3) v̂.
 
     Args:
-        source, target: the surfaces; of the source's only the border counts.
-        moved, normals: v̂ and n̂.
+        source, target: the surfaces.
+        moved: v̂.
+        turned: (V, 3, 3) rotations of the source's normals to n̂.
         nu: ν.
         landmarks: (L, 2) a source vertex and the target point where it belongs.
         held: weight of ‖v̂ − u‖² for these.
     """
+    normals, outward = (np.einsum("vij,vj->vi", turned, own) for own in (source.normals, source.outward))
     near = NORMALS * nu if source.oriented and target.oriented else 0.0
     ours, theirs = (
         np.concatenate([points, near * along], axis=1)
@@ -69,7 +75,8 @@ def quadric(
     there, here = cKDTree(theirs).query(ours)[1], cKDTree(ours).query(theirs)[1]
     i = np.concatenate([np.arange(len(moved)), here])
     k = np.concatenate([there, np.arange(len(target.points))])
-    outside = np.concatenate([target.border[there], source.border[here]])
+    rims = source.border[i] & target.border[k]
+    outside = np.concatenate([target.border[there], source.border[here]]) & ~rims
     n, m = normals[i], target.normals[k]
     cosine = np.einsum("pi,pi->p", n, m)
     if near == 0:
@@ -79,13 +86,19 @@ def quadric(
     weight = alpha[: len(moved)].copy()
     # As much as the source has to say, however dense the target is.
     alpha[len(moved) :] *= len(moved) / len(target.points)
-    both = n + m
+    out, away = outward[i[rims]], target.outward[k[rims]]
+    agreed = alpha[rims] * np.maximum(np.einsum("pi,pi->p", out, away), 0)
+    i, k, alpha = (np.concatenate(parts) for parts in ((i, i[rims]), (k, k[rims]), (alpha, agreed)))
+    both = np.concatenate([n + m, out + away])
+    offset = np.einsum("pi,pi->p", both, target.points[k])
     pull = alpha[:, None] * both
-    blocks = (pull[:, :, None] * both[:, None]).reshape(-1, 9)
-    loads = pull * np.einsum("pi,pi->p", both, target.points[k])[:, None]
+    blocks, loads = (pull[:, :, None] * both[:, None]).reshape(-1, 9), pull * offset[:, None]
+    rest = float(alpha @ offset**2)
     if len(landmarks):
+        goals = target.points[landmarks[:, 1]]
         i = np.concatenate([i, landmarks[:, 0]])
         blocks = np.concatenate([blocks, np.tile(held * np.eye(3).ravel(), (len(landmarks), 1))])
-        loads = np.concatenate([loads, held * target.points[landmarks[:, 1]]])
+        loads = np.concatenate([loads, held * goals])
+        rest += held * float((goals**2).sum())
     gather = sparse.csr_array((np.ones(len(i)), (i, np.arange(len(i)))), shape=(len(moved), len(i)))
-    return Quadric((gather @ blocks).reshape(-1, 3, 3), gather @ loads, there, weight)
+    return Quadric((gather @ blocks).reshape(-1, 3, 3), gather @ loads, rest, there, weight)

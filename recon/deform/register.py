@@ -5,7 +5,7 @@
 by majorisation and minimisation: with the pairs (v̂, u), their weights α and normals n̂ = R n (:mod:`recon.deform.pairs`)
 and the local rotations R (:mod:`recon.deform.rigidity`) held at what they are, the sum is quadratic in v̂; its minimum
 gives the next ones. After a rigid alignment (:mod:`recon.deform.rigid`) first v̂ = B X, the few motions of a graph
-(:mod:`recon.deform.graph`), then every vertex by itself, v̂ = X:
+(:mod:`recon.deform.graph`), then every vertex by itself, v̂ = X (or, :mod:`recon.deform.isometric`, its metric kept):
 
     (w BᵀL B + s DᵀD + ε + Bᵀ H B) X = w Bᵀb(R) + ε X₀ + Bᵀg
 
@@ -38,6 +38,7 @@ from scipy.spatial import cKDTree
 
 from recon.capture.capture import Points
 from recon.deform.graph import DeformationGraph
+from recon.deform.isometric import Isometric
 from recon.deform.pairs import Quadric, quadric
 from recon.deform.rigid import Rigid, align, kabsch
 from recon.deform.rigidity import Rigidity
@@ -100,6 +101,7 @@ def register(
     landmarks: NDArray[np.integer] | None = None,
     rigid: bool = True,
     start: Vectors | None = None,
+    isometric: bool = False,
     progress: Callable[[int, int], None] = lambda done, most: None,
 ) -> Registration:
     """Return the source deformed onto the target.
@@ -110,6 +112,8 @@ def register(
         rigid: whether the source may lie anywhere; if not it is deformed from where it is.
         start: (V, 3) what the source was deformed to before, such as onto the scan an instant earlier: it goes on from
             there, whatever ``rigid`` says. Its shape at rest stays its own, so that errors do not add up over scans.
+        isometric: whether the source, a mesh, keeps its metric, as what bends and hardly stretches does, instead of
+            being as rigid as possible (:mod:`recon.deform.isometric`).
         progress: told often how many iterations are done, of how many at most; what it raises ends the registration.
 
     Raises:
@@ -120,6 +124,10 @@ def register(
     pairs = _checked(landmarks, shapes)
     scale, shift = 1 / shapes[0].diagonal, shapes[0].points.mean(axis=0)
     ours, theirs = (surface.moved(scale, shift) for surface in shapes)
+    kept = None
+    if isometric:
+        faces = shapes[0].of_input[source.faces] if isinstance(source, Mesh) else np.empty((0, 3), np.int64)
+        kept = Isometric(ours.points, faces, ours.spacing)
     motions = [Rigid(np.eye(3), np.zeros(3), np.nan)]
     if rigid and start is None:
         motions = _motions(ours, theirs, pairs, partial(progress, 0, 2 * ITERATIONS))
@@ -130,7 +138,7 @@ def register(
             candidate.coarse(TRIAL)
     fit = min(tried, key=_Fit.cost)
     motion = fit.motion
-    coarse, fine = fit.coarse(ITERATIONS), fit.fine()
+    coarse, fine = fit.coarse(ITERATIONS), fit.fine() if kept is None else fit.bent(kept)
     found = fit.quadric()
     whole = motion.translation / scale + shift - motion.rotation @ shift
     return Registration(
@@ -163,7 +171,7 @@ class _Fit:
     ) -> None:
         self._source, self._target, self._landmarks, self._progress = source, target, landmarks, progress
         self.motion, self.edge, rest = motion, source.spacing, motion.apply(source.points)
-        self._normals, self._rigidity = source.normals @ motion.rotation.T, Rigidity(rest, source.edges)
+        self._rigidity = Rigidity(rest, source.edges)
         self.moved, self._turned = rest, np.broadcast_to(np.eye(3), (len(rest), 3, 3))
         if start is not None:
             self.moved, self._turned = start, self._rigidity.rotations(start)
@@ -196,34 +204,48 @@ class _Fit:
         none = sparse.csr_array((count, count))
         return self._stage(sparse.eye_array(count).tocsr(), none, self.moved, 1, ITERATIONS)[1]
 
+    def bent(self, kept: Isometric) -> int:
+        """Deform by the vertex with the metric kept; return the iterations."""
+        return self._iterate(lambda data: kept.step(self.moved, data), 1, ITERATIONS)
+
     def quadric(self) -> Quadric:
         """Return what the pairs ask for now."""
-        turned = np.einsum("vij,vj->vi", self._turned, self._normals)
+        turned = self._turned @ self.motion.rotation
         return quadric(self._source, self._target, self.moved, turned, self._nu, self._landmarks, LANDMARK)
 
     def _stage(
         self, basis: sparse.csr_array, held: sparse.csr_array, X: Vectors, number: int, most: int
     ) -> tuple[Vectors, int]:
         """Deform by (n, 3) X of (V, n) ``basis``, with (n, n) ``held`` besides; return X and the iterations."""
-        stiffness, last = STIFFNESS[number], LAST_NU[number] * self.edge
+        stiffness = STIFFNESS[number]
         back = sparse.csr_array(basis.T)
         regular = sparse.csr_array(
             stiffness * (back @ self._rigidity.laplacian @ basis) + held + _HOLD * sparse.eye_array(basis.shape[1])
         )
-        before_it, done = ITERATIONS if number else self._done, 0
+
+        def step(data: Quadric) -> Vectors:
+            nonlocal X
+            load = back @ (stiffness * self._rigidity.load(self._turned) + data.g) + _HOLD * X
+            X = _solved(regular, basis, back, data.H, load, X)
+            moved: Vectors = basis @ X
+            return moved
+
+        done = self._iterate(step, number, most)
+        return X, done
+
+    def _iterate(self, step: Callable[[Quadric], Vectors], number: int, most: int) -> int:
+        """Move to where ``step`` takes the pairs' quadrics, until nothing moves; return how often."""
+        before_it, done, last = ITERATIONS if number else self._done, 0, LAST_NU[number] * self.edge
         while done < most:
             self._progress(before_it + done, 2 * ITERATIONS)
             done += 1
-            data = self.quadric()
-            load = back @ (stiffness * self._rigidity.load(self._turned) + data.g) + _HOLD * X
-            X = _solved(regular, basis, back, data.H, load, X)
-            before, self.moved = self.moved, basis @ X
+            before, self.moved = self.moved, step(self.quadric())
             self._turned = self._rigidity.rotations(self.moved)
-            step = float(np.sqrt(((self.moved - before) ** 2).sum(axis=1).mean()))
-            if self._nu <= last and step < STILL * self.edge:
+            moved = float(np.sqrt(((self.moved - before) ** 2).sum(axis=1).mean()))
+            if self._nu <= last and moved < STILL * self.edge:
                 break
             self._nu = max(DECAY * self._nu, last)
-        return X, done
+        return done
 
 
 def _solved(

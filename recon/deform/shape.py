@@ -84,14 +84,18 @@ class Shape:
             r = one.residuals(points)
             limit = one.scale**2
             weights = _shares(one) * (limit / (limit + r.square().sum(1))).square()
-            term = _term(r, sheet.points.carried(one.jacobian(points)), weights)
+            term = weighted_term(r, sheet.points.carried(one.jacobian(points)), weights)
             sums.append((term.gradient, term.blocks))
         bend = sheet.bending.residuals(state)
         return sheet.pattern.assemble(
             [
                 Term(*(torch.stack(parts).sum(0) for parts in zip(*sums, strict=True))),
-                _term(sheet.membrane.strain(state), sheet.membrane.jacobian(state), sheet.membrane.shares / STRAIN**2),
-                _term(bend[:, None], sheet.bending.jacobian(state)[:, None], torch.full_like(bend, self.bending)),
+                weighted_term(
+                    sheet.membrane.strain(state), sheet.membrane.jacobian(state), sheet.membrane.shares / STRAIN**2
+                ),
+                weighted_term(
+                    bend[:, None], sheet.bending.jacobian(state)[:, None], torch.full_like(bend, self.bending)
+                ),
             ]
         )
 
@@ -125,7 +129,7 @@ def _shares(observed: Observation) -> Tensor:
     return observed.belief / observed.belief.sum().clamp(min=1e-9)
 
 
-def _term(residuals: Tensor, jacobian: Tensor, weights: Tensor) -> Term:
-    """Return the term of (E, k) residuals with (E, k, m) Jacobians and (E,) weights."""
+def weighted_term(residuals: Tensor, jacobian: Tensor, weights: Tensor) -> Term:
+    """Return the term of (E, k) residuals with (E, k, m) Jacobians by their element's coordinates and (E,) weights."""
     weighted = weights[:, None, None] * jacobian
     return Term((residuals[:, None] @ weighted)[:, 0], jacobian.mT @ weighted)

@@ -12,7 +12,7 @@ Source: Hoppe et al. 1992, "Surface Reconstruction from Unorganized Points", §3
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,7 @@ class Surface:
         oriented: whether the normals' signs mean something.
         edges: (E, 2) pairs of neighbours, each once, in ascending order.
         border: (V,) whether the surface ends there.
+        outward: (V, 3) of unit length, along the surface and away from it where it ends, zero elsewhere.
         of_input: (P,) the point that each of the input's is.
     """
 
@@ -51,6 +52,7 @@ class Surface:
     oriented: bool
     edges: Indices
     border: NDArray[np.bool_]
+    outward: Vectors
     of_input: Indices
 
     @property
@@ -66,9 +68,7 @@ class Surface:
 
     def moved(self, scale: float, shift: Vectors) -> Surface:
         """Return the surface with points ``scale (p − shift)``."""
-        return Surface(
-            scale * (self.points - shift), self.normals, self.oriented, self.edges, self.border, self.of_input
-        )
+        return replace(self, points=scale * (self.points - shift))
 
 
 def surface_of(surface: Mesh | Points, name: str) -> Surface:
@@ -95,7 +95,7 @@ def _of_mesh(mesh: Mesh, name: str) -> Surface:
     edges = np.unique(np.sort(directed_edges(faces), axis=1), axis=0)
     border = np.zeros(len(vertices), bool)
     border[boundary(faces)] = True
-    return Surface(vertices, _unit(normals), True, edges[edges[:, 0] < edges[:, 1]], border, of_input)
+    return _ended(vertices, _unit(normals), True, edges[edges[:, 0] < edges[:, 1]], border, of_input)
 
 
 def _of_cloud(cloud: Points, name: str) -> Surface:
@@ -116,14 +116,21 @@ def _of_cloud(cloud: Points, name: str) -> Surface:
         np.add.at(sums, of_input, _unit(normals))
     middle = np.linalg.norm((points[near[:, 1:]] - points[:, None]).mean(axis=1), axis=1)
     pairs = np.stack([np.repeat(np.arange(len(points)), NEIGHBOURS), near[:, 1 : NEIGHBOURS + 1].ravel()], axis=1)
-    return Surface(
-        points=points,
-        normals=flat if normals is None else _unit(sums),
-        oriented=normals is not None,
-        edges=np.unique(np.sort(pairs, axis=1), axis=0),
-        border=middle > _RIM * distance[:, 1:].mean(axis=1),
-        of_input=of_input,
-    )
+    own = flat if normals is None else _unit(sums)
+    edges = np.unique(np.sort(pairs, axis=1), axis=0)
+    border = middle > _RIM * distance[:, 1:].mean(axis=1)
+    return _ended(points, own, normals is not None, edges, border, of_input)
+
+
+def _ended(
+    points: Vectors, normals: Vectors, oriented: bool, edges: Indices, border: NDArray[np.bool_], of_input: Indices
+) -> Surface:
+    """Return the surface with what leads away from it where it ends: from the middle of the neighbours."""
+    ends = np.concatenate([edges, edges[:, ::-1]])
+    away = np.zeros_like(points)
+    np.add.at(away, ends[:, 0], points[ends[:, 0]] - points[ends[:, 1]])
+    away -= np.einsum("vi,vi->v", away, normals)[:, None] * normals
+    return Surface(points, normals, oriented, edges, border, _unit(away * border[:, None]), of_input)
 
 
 def _fault(xyz: Vectors, normals: Vectors | None) -> str:

@@ -36,7 +36,7 @@ PIPELINE = Pipeline(
         Stage(
             "fit",
             _either(deform_stages.fit, deform_registration.fit),
-            settings=("method", "vertices", "stiffness", "noise", "refine", "side", "landmarks", "rigid"),
+            settings=("method", "vertices", "stiffness", "noise", "refine", "side", "landmarks", "rigid", "isometric"),
             inputs=("template",),
         ),
         Stage(

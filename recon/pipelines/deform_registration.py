@@ -97,6 +97,7 @@ def fit(context: DeformContext) -> None:
                 landmarks=landmarks if number == 0 else None,
                 rigid=config.rigid,
                 start=found[-1]["vertices"].numpy() if found else None,
+                isometric=config.isometric,
                 progress=partial(_tell, context, number, count),
             )
             for warning in result.warnings:

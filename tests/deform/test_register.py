@@ -3,10 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.bent_sheets import SIZE, folded, nodes
 from recon.capture.capture import Points
+from recon.deform import isometric
 from recon.deform.register import register
 from recon.deform.rigidity import Rigidity
+from recon.deform.sheet import grid_faces
 from recon.errors import InputError
+from recon.evaluate.strain import strain_summary
 from recon.mesh.mesh import Mesh
 
 
@@ -63,6 +67,44 @@ def test_what_the_target_lacks_follows_its_neighbours() -> None:
     found = register(source, tube(0.6, to=0.7), rigid=False)
     assert error(found.vertices, target) < 4
     assert found.weight[-100:].mean() < 0.2
+
+
+def sheets(angle: float, kept: float = 1.0) -> tuple[Mesh, Mesh, np.ndarray]:
+    """A flat sheet, a finer one that is folded, of which a part is kept, and where the flat one's vertices belong."""
+
+    def shape(uv: np.ndarray) -> np.ndarray:
+        return (folded(uv, angle, 20.0) - folded(np.zeros((1, 2)), angle, 20.0)) / SIZE[0]
+
+    flat = np.pad(nodes() / SIZE[0], ((0, 0), (0, 1))).astype(np.float32)
+    fine, faces = nodes((50, 40)), grid_faces(50, 40)
+    faces = faces[fine[faces][:, :, 0].max(axis=1) < (kept - 0.5) * SIZE[0] + 1e-6]
+    used = np.unique(faces)
+    target = Mesh(shape(fine[used]).astype(np.float32), np.searchsorted(used, faces).astype(np.int32))
+    return Mesh(flat, grid_faces(20, 15).astype(np.int32)), target, shape(nodes())
+
+
+def test_a_sheet_does_not_slide_off_another() -> None:
+    source, target, truth = sheets(0.9)
+    for kept, most in ((False, 0.004), (True, 0.0015)):
+        found = register(source, target, rigid=False, isometric=kept).vertices
+        assert np.linalg.norm(found - truth, axis=1).mean() < most
+
+
+def test_an_isometry_stays_one_where_the_target_lacks_a_part() -> None:
+    source, target, truth = sheets(0.9, kept=0.7)
+    found = register(source, target, rigid=False, isometric=True).vertices
+    assert np.linalg.norm(found - truth, axis=1).max() < 0.02
+    assert strain_summary(found.astype(np.float32), source.vertices, source.faces)["strain_p95"] < 1e-3
+
+
+def test_isometries_are_of_meshes_that_are_not_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target, _ = sheets(0.2)
+    cloud = Points(source.vertices.astype(np.float64), np.zeros_like(source.vertices))
+    with pytest.raises(InputError, match="is no mesh"):
+        register(cloud, target, isometric=True)
+    monkeypatch.setattr(isometric, "MOST", 300)
+    with pytest.raises(InputError, match="336 vertices, of at most 300"):
+        register(source, target, isometric=True)
 
 
 def test_goes_on_from_what_was_found_before_and_forgets_its_errors() -> None:
