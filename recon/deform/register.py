@@ -15,7 +15,9 @@ differently neighbouring nodes move common vertices; ε keeps what nothing else 
 
 ν, the distance at which a pair loses its say, begins at the one that nine in ten source vertices are within of the
 target, so that limbs that lie beside theirs are drawn there, and shrinks by DECAY to the mean edge length. Parts of the
-source without a target near have no say then and follow their neighbours: surfaces may overlap in part.
+source without a target near have no say then and follow their neighbours: surfaces may overlap in part. Where that
+leaves two that are whole APART, it is begun once more from where all of the source is drawn to all of the target, and
+the better end is taken.
 
 Lengths are in diagonals of the source's bounding box.
 
@@ -43,6 +45,7 @@ from recon.deform.pairs import Quadric, quadric
 from recon.deform.rigid import Rigid, align, kabsch
 from recon.deform.rigidity import Rigidity
 from recon.deform.surface import Indices, Surface, Vectors, surface_of
+from recon.deform.varifold import transport
 from recon.errors import InputError
 from recon.mesh.mesh import Mesh
 from recon.solve.pcg import pcg
@@ -67,8 +70,14 @@ STILL = 0.01
 TRIAL, FAR = 12, 10.0
 """Iterations of the graph by which rigid alignments are compared, and the distance that counts at most, in mean edge
 lengths."""
+APART, DRAWN = 1.0, 25
+"""What deforms and is apart, in squared edge lengths for a vertex, above which it is tried again from where transport
+(:mod:`recon.deform.varifold`) draws the source; and the iterations of that."""
+WHOLE = 0.01
+"""Share of vertices on borders below which a surface counts as whole."""
 SIZES = 3.0
 """Sizes of source and target that differ by more are warned of."""
+_STAYS = Rigid(np.eye(3), np.zeros(3), np.nan)
 _HOLD = 1e-6
 _SOLVED, _PRODUCTS = 0.1, 60  # of each linear system: the next one starts there
 
@@ -128,7 +137,7 @@ def register(
     if isometric:
         faces = shapes[0].of_input[source.faces] if isinstance(source, Mesh) else np.empty((0, 3), np.int64)
         kept = Isometric(ours.points, faces, ours.spacing)
-    motions = [Rigid(np.eye(3), np.zeros(3), np.nan)]
+    motions = [_STAYS]
     if rigid and start is None:
         motions = _motions(ours, theirs, pairs, partial(progress, 0, 2 * ITERATIONS))
     begun = None if start is None else scale * (start[_first(shapes[0])] - shift)
@@ -137,8 +146,16 @@ def register(
         for candidate in tried:
             candidate.coarse(TRIAL)
     fit = min(tried, key=_Fit.cost)
+    iterations = fit.finish(kept)
+    both = all(surface.border.mean() < WHOLE for surface in shapes)
+    if start is None and len(pairs) == 0 and both and fit.cost() > APART:
+        for motion in (fit.motion, _STAYS) if rigid else (_STAYS,):
+            other = _Fit(ours, theirs, motion, None, pairs, lambda done, most: progress(most, most))
+            other.draw()
+            again = other.finish(kept)
+            if other.cost() < fit.cost():
+                fit, iterations = other, again
     motion = fit.motion
-    coarse, fine = fit.coarse(ITERATIONS), fit.fine() if kept is None else fit.bent(kept)
     found = fit.quadric()
     whole = motion.translation / scale + shift - motion.rotation @ shift
     return Registration(
@@ -146,7 +163,7 @@ def register(
         nearest=_first(shapes[1])[found.nearest][ours.of_input],
         weight=found.weight[ours.of_input],
         rigid=Rigid(motion.rotation, whole, motion.distance / scale),
-        iterations=(coarse, fine),
+        iterations=iterations,
         warnings=_warnings(shapes),
     )
 
@@ -176,10 +193,14 @@ class _Fit:
         if start is not None:
             self.moved, self._turned = start, self._rigidity.rotations(start)
         self._tree = cKDTree(target.points)
-        distance = self._tree.query(self.moved)[0]
-        self._nu = max(float(np.quantile(distance, START)), LAST_NU[0] * self.edge)
+        self._nu = self._first_nu()
+        self._slices: np.random.Generator | None = None
         self._graph = DeformationGraph.on(self.moved, source.edges, RADIUS * self.edge)
         self._X, self._done = self._graph.rest, 0
+
+    def _first_nu(self) -> float:
+        distance = self._tree.query(self.moved)[0]
+        return max(float(np.quantile(distance, START)), LAST_NU[0] * self.edge)
 
     def cost(self) -> float:
         """Return what deforms and what is apart, both ways and at most FAR, in squared edge lengths for a vertex."""
@@ -188,6 +209,17 @@ class _Fit:
         apart = sum(float((np.minimum(distance, far) ** 2).mean()) for distance in (there, here))
         deformed = STIFFNESS[0] * self._rigidity.energy(self.moved, self._turned) / len(self.moved)
         return (apart + deformed) / self.edge**2
+
+    def finish(self, kept: Isometric | None) -> tuple[int, int]:
+        """Deform to the end, with the metric kept if it is to be; return the iterations of both stages."""
+        return self.coarse(ITERATIONS), self.fine() if kept is None else self.bent(kept)
+
+    def draw(self) -> None:
+        """Deform by the graph to where transport draws the whole surface, and start anew from there."""
+        self._slices = np.random.default_rng(0)
+        self.coarse(DRAWN)
+        self._slices = None
+        self._done, self._nu = 0, self._first_nu()
 
     def coarse(self, iterations: int) -> int:
         """Deform by the graph, up to so many iterations in all; return how many these have been."""
@@ -211,6 +243,8 @@ class _Fit:
     def quadric(self) -> Quadric:
         """Return what the pairs ask for now."""
         turned = self._turned @ self.motion.rotation
+        if self._slices is not None:
+            return transport(self._source, self._target, self.moved, turned, self._slices)
         return quadric(self._source, self._target, self.moved, turned, self._nu, self._landmarks, LANDMARK)
 
     def _stage(

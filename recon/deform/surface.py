@@ -44,6 +44,7 @@ class Surface:
         edges: (E, 2) pairs of neighbours, each once, in ascending order.
         border: (V,) whether the surface ends there.
         outward: (V, 3) of unit length, along the surface and away from it where it ends, zero elsewhere.
+        masses: (V,) shares of the area, which add up to 1.
         of_input: (P,) the point that each of the input's is.
     """
 
@@ -53,6 +54,7 @@ class Surface:
     edges: Indices
     border: NDArray[np.bool_]
     outward: Vectors
+    masses: Vectors
     of_input: Indices
 
     @property
@@ -95,7 +97,9 @@ def _of_mesh(mesh: Mesh, name: str) -> Surface:
     edges = np.unique(np.sort(directed_edges(faces), axis=1), axis=0)
     border = np.zeros(len(vertices), bool)
     border[boundary(faces)] = True
-    return _ended(vertices, _unit(normals), True, edges[edges[:, 0] < edges[:, 1]], border, of_input)
+    areas = np.zeros(len(vertices))
+    np.add.at(areas, faces, np.linalg.norm(doubled, axis=1)[:, None])
+    return _ended(vertices, _unit(normals), True, edges[edges[:, 0] < edges[:, 1]], border, areas, of_input)
 
 
 def _of_cloud(cloud: Points, name: str) -> Surface:
@@ -119,18 +123,26 @@ def _of_cloud(cloud: Points, name: str) -> Surface:
     own = flat if normals is None else _unit(sums)
     edges = np.unique(np.sort(pairs, axis=1), axis=0)
     border = middle > _RIM * distance[:, 1:].mean(axis=1)
-    return _ended(points, own, normals is not None, edges, border, of_input)
+    areas = (distance[:, 1:] ** 2).mean(axis=1)  # that as many neighbours share
+    return _ended(points, own, normals is not None, edges, border, areas, of_input)
 
 
 def _ended(
-    points: Vectors, normals: Vectors, oriented: bool, edges: Indices, border: NDArray[np.bool_], of_input: Indices
+    points: Vectors,
+    normals: Vectors,
+    oriented: bool,
+    edges: Indices,
+    border: NDArray[np.bool_],
+    areas: Vectors,
+    of_input: Indices,
 ) -> Surface:
     """Return the surface with what leads away from it where it ends: from the middle of the neighbours."""
     ends = np.concatenate([edges, edges[:, ::-1]])
     away = np.zeros_like(points)
     np.add.at(away, ends[:, 0], points[ends[:, 0]] - points[ends[:, 1]])
     away -= np.einsum("vi,vi->v", away, normals)[:, None] * normals
-    return Surface(points, normals, oriented, edges, border, _unit(away * border[:, None]), of_input)
+    outward, masses = _unit(away * border[:, None]), areas / areas.sum()
+    return Surface(points, normals, oriented, edges, border, outward, masses, of_input)
 
 
 def _fault(xyz: Vectors, normals: Vectors | None) -> str:
