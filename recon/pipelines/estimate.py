@@ -108,7 +108,8 @@ def _seconds(found: Inspection, config: SplatsConfig) -> float:
     full, working = _pixels(found, config.max_side)
     share = CUT_OUT if found.masks == "alpha" else 1.0
     step = _splats_step(share * working / max(found.photos, 1), config.splats)
-    fit = WHOLE_FIT * config.steps * config.views_per_step * step
+    training = found.photos - (found.held_out or found.photos // 8)
+    fit = WHOLE_FIT * config.steps_on(training) * config.views_per_step * step
     mesh = 6 + 8e-5 * config.splats if config.mesh else 0.0
     return 2 + 6e-8 * full + fit + mesh + 0.3 * step * config.turntable + 4e-7 * working / 8
 

@@ -37,7 +37,7 @@ PIPELINE = Pipeline(
     (
         Stage("load", load),
         Stage("poses", poses, settings=("seed",), inputs=("load",)),
-        Stage("fit", fit, settings=_FIT, inputs=("poses",), version=8),
+        Stage("fit", fit, settings=_FIT, inputs=("poses",), version=9),
         Stage("export", export, inputs=("fit",)),
         Stage("evaluate", evaluate, inputs=("fit",), version=2),
         Stage("mesh", mesh, settings=("mesh", "faces"), inputs=("fit",), version=2),

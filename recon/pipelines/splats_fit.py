@@ -19,6 +19,7 @@ from recon.pipelines.photo_stages import Prepared, capture_of
 from recon.pipelines.photo_views import mean_of
 from recon.pipelines.splats_stages import SplatsContext
 from recon.splats.block_fit import BlockFit
+from recon.splats.config import SplatsConfig
 from recon.splats.fit import Fit, Progress
 from recon.splats.initial import hull_points, random_points, splats_at, thinned
 from recon.splats.lm_fit import LMFit
@@ -49,7 +50,15 @@ def fit_as(kind: type[Fit], context: SplatsContext) -> None:
     photos, background = _photos(context, prepared, prepared.train)
     watched = _photos(context, prepared, prepared.validation)[0]
     write_json(context.folder / "photos.json", {"masks": any(p.levels[0].mask is not None for p in photos)})
-    model, best = _begun(kind, context, prepared, photos, background)
+    config = context.config
+    steps_there = config.steps_on(len(photos))
+    if steps_there < config.steps:
+        context.events.warn(
+            f"The fit takes {steps_there:,} steps, not {config.steps:,}: with more it would learn {len(photos)} photos "
+            "by heart. More photos allow more."
+        )
+        config = config.model_copy(update={"steps": steps_there})
+    model, best = _begun(kind, context, config, prepared, photos, background)
     model.check = context.events.check
     watch = Watch(context, model, best, watched)
     steps = model.run()
@@ -110,7 +119,7 @@ class Watch:
 
     def __init__(self, context: SplatsContext, model: Fit, best: Best, watched: list[TrainingPhoto]) -> None:
         self._context, self._model, self._best, self._watched = context, model, best, watched
-        self._every = max(1, context.config.steps // EVALUATIONS)
+        self._every = max(1, model.config.steps // EVALUATIONS)
         self._metrics: dict[str, float] = {}
         self._shown = time.monotonic()
 
@@ -155,10 +164,15 @@ class Watch:
 
 
 def _begun(
-    kind: type[Fit], context: SplatsContext, prepared: Prepared, photos: list[TrainingPhoto], background: Tensor
+    kind: type[Fit],
+    context: SplatsContext,
+    config: SplatsConfig,
+    prepared: Prepared,
+    photos: list[TrainingPhoto],
+    background: Tensor,
 ) -> tuple[Fit, Best]:
     """Return the fit and its best model so far, from the checkpoint where there is one."""
-    config, checkpoint = context.config, context.load_checkpoint()
+    checkpoint = context.load_checkpoint()
     if checkpoint is None:
         points = _initial_points(context, prepared, photos)
         return kind(splats_at(points, config.sh_degree), photos, background, config), Best()

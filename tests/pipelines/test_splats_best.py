@@ -11,6 +11,8 @@ from splat_capture import SETTINGS, write_capture
 
 from recon import pipelines
 from recon.pipelines import splats_fit
+from recon.splats import config
+from recon.splats.config import SplatsConfig
 from recon.splats.fit import Fit
 
 
@@ -58,3 +60,14 @@ def test_a_fit_that_gets_better_runs_to_its_end(tmp_path: Path, monkeypatch: pyt
     assert len(means) == splats_fit.EVALUATIONS
     kept = load_file(tmp_path / "job/stages/fit/model.safetensors")
     assert torch.equal(kept["means"], means[-1])
+
+
+def test_few_photos_are_not_looked_at_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert SplatsConfig(steps=4000).steps_on(13) == 1300
+    assert SplatsConfig(steps=4000, views_per_step=4).steps_on(13) == 800
+    assert SplatsConfig(steps=4000).steps_on(100) == 4000
+    monkeypatch.setattr(config, "FEWEST_STEPS", 36)
+    monkeypatch.setattr(config, "PER_PHOTO", 3)
+    result, means = run_with_validation([20.0 + k for k in range(20)], tmp_path, monkeypatch)
+    assert any("takes 36 steps, not 120" in warning for warning in result["warnings"])
+    assert len(means) == splats_fit.EVALUATIONS
