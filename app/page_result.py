@@ -18,6 +18,7 @@ FILMS = {
     "exports/turntable.mp4": "Turntable",
     "exports/overlay.mp4": "The surface over its frames",
     "exports/side.mp4": "The surface from the side",
+    "exports/splats.mp4": "Its splats, from a camera that swings around it",
 }
 REPORT = "report.html"
 
@@ -84,7 +85,7 @@ def downloads(state: JobState | None) -> str:
     """Return the links to a result's files."""
     if state is None or not state.exports:
         return ""
-    report, items = "", []
+    report, items, folders = "", list[str](), dict[str, list[str]]()
     for name, path in state.exports.items():
         address = escape(link(state.id, name))
         if name == REPORT:
@@ -93,7 +94,14 @@ def downloads(state: JobState | None) -> str:
                 f"<b>Open the report</b><span>{size(path)}</span></a>"
             )
         elif "colmap" not in name:
-            items.append(
+            parts = name.split("/")
+            folder = items if len(parts) == 2 else folders.setdefault(parts[1], [])
+            folder.append(
                 f'<a class="eg-file" href="{address}" download><b>{escape(path.name)}</b><span>{size(path)}</span></a>'
             )
-    return f'<h4>Take away</h4><div class="eg-files">{report}{"".join(items)}</div>'
+    sequences = "".join(
+        f"<details><summary>{escape(name)}: {len(links)} files</summary>"
+        f'<div class="eg-files">{"".join(links)}</div></details>'
+        for name, links in folders.items()
+    )
+    return f'<h4>Take away</h4><div class="eg-files">{report}{"".join(items)}</div>{sequences}'

@@ -9,12 +9,17 @@ from typing import Any
 from app.console import duration
 from recon.errors import ReconError
 
+PERCENT = " %"
 LABELS = {
     "psnr": ("PSNR", " dB"),
     "validation_psnr": ("PSNR, unseen", " dB"),
     "ssim": ("SSIM", ""),
     "reprojection_error": ("Reprojection error", " px"),
     "sh_degree": ("SH degree", ""),
+    "strain_median": ("Strain, median", PERCENT),
+    "strain_p95": ("Strain, 95 % below", PERCENT),
+    "strain_max": ("Strain, greatest", PERCENT),
+    "look": ("Look, off the first frame's", ""),
 }
 """How a metric is written, and its unit."""
 
@@ -65,6 +70,8 @@ def badge(status: str) -> str:
 def card(name: str, value: Any) -> str:
     """Return a figure with its name, for a ``<dl class="eg-cards">``."""
     label, unit = LABELS.get(name, (title(name), ""))
+    if unit == PERCENT:
+        value = 100 * value
     return f"<div><dt>{escape(label)}</dt><dd>{escape(number(value))}{unit}</dd></div>"
 
 

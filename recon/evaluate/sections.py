@@ -97,7 +97,7 @@ def _count_tiles(data: ReportData) -> Iterable[str]:
             yield _tile(label, f"{count:,.0f}", "", "of the mesh")
     if memory := finite(data.result.get("peak_memory_mb")):
         yield _tile("Memory", memory_size(memory * 2**20), "", "at its peak")
-    if total := finite(counts.get("views")):
+    if data.deformation is None and (total := finite(counts.get("views"))):
         registered = finite(counts.get("registered"))
         how = "registered" if data.poses is not None else "with camera poses"
         if registered is None:
