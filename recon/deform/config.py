@@ -39,7 +39,7 @@ class DeformConfig(Config):
     )
     stiffness: float = setting(
         1.0,
-        "How much the surface resists bending: less for soft cloth, more for card; it never stretches.",
+        "How much the surface resists bending: less for soft cloth, more for card.",
         group="Fitting",
         ge=1e-3,
         le=1e3,

@@ -22,7 +22,7 @@ from recon.deform.assembly import Equations, Pattern, Term
 from recon.deform.bending import Bending
 from recon.deform.membrane import Membrane
 from recon.deform.pairs import Quadric
-from recon.deform.shape import RULE, STRAIN, weighted_term
+from recon.deform.shape import STRAIN, weighted_term
 from recon.deform.surface import Indices, Vectors
 from recon.errors import InputError
 from recon.solve.lm import LM
@@ -31,10 +31,10 @@ NOISE = 0.1
 """η in mean edge lengths."""
 BENDING = 0.03
 """β."""
-FLATTEST = 1e-9
-"""Twice the area of a face that has none, in squared edge lengths."""
+FLATTEST = 1e-7
+"""Twice the area of a face that has none, in squares of its longest edge."""
 MOST = 20_000
-"""Vertices that the sparse matrix is factorised for in reasonable memory."""
+"""Vertices above which the banded factorisation takes too much time and memory."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ class Isometric:
 
     def __init__(self, rest: Vectors, faces: Indices, edge: float) -> None:
         a, b, c = rest[faces.T]
-        faces = faces[np.linalg.norm(np.cross(b - a, c - a), axis=1) > FLATTEST * edge**2]
+        longest = np.max([((q - p) ** 2).sum(axis=1) for p, q in ((a, b), (b, c), (c, a))], axis=0)
+        faces = faces[np.linalg.norm(np.cross(b - a, c - a), axis=1) > FLATTEST * longest]
         if len(rest) > MOST or len(faces) == 0:
             what = f"has {len(rest):,} vertices, of at most {MOST:,}" if len(faces) else "is no mesh"
             raise InputError(
@@ -96,11 +97,11 @@ class Isometric:
         places, triangles = torch.from_numpy(rest), torch.from_numpy(faces)
         self._membrane, self._bending = Membrane(places, triangles), Bending(places, triangles)
         elements = [np.arange(len(rest))[:, None], faces, self._bending.hinges.numpy()]
-        self._pattern, self._lm = Pattern(len(rest), elements), LM(RULE)
+        self._pattern = Pattern(len(rest), elements)
         self._scale = 1 / (len(rest) * 4 * (NOISE * edge) ** 2)
 
-    def step(self, moved: Vectors, data: Quadric) -> Vectors:
-        """Return (V, 3) v̂ after one step from (V, 3) ``moved``."""
+    def step(self, moved: Vectors, data: Quadric, lm: LM) -> Vectors:
+        """Return (V, 3) v̂ after a step of ``lm`` from (V, 3) ``moved``, the same where it takes none."""
         held = _Held(self._pattern, self._membrane, self._bending, data, self._scale)
-        found: Vectors = self._lm.step(held, torch.from_numpy(moved))[0].numpy()
+        found: Vectors = lm.step(held, torch.from_numpy(moved))[0].numpy()
         return found

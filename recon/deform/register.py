@@ -16,8 +16,8 @@ differently neighbouring nodes move common vertices; ε keeps what nothing else 
 ν, the distance at which a pair loses its say, begins at the one that nine in ten source vertices are within of the
 target, so that limbs that lie beside theirs are drawn there, and shrinks by DECAY to the mean edge length. Parts of the
 source without a target near have no say then and follow their neighbours: surfaces may overlap in part. Where that
-leaves two that are whole APART, it is begun once more from where all of the source is drawn to all of the target, and
-the better end is taken.
+leaves two that are whole APART, it is begun again from where all of the source is drawn to all of the target, as it
+was aligned and as it lies, and the best end is taken.
 
 Lengths are in diagonals of the source's bounding box.
 
@@ -44,10 +44,12 @@ from recon.deform.isometric import Isometric
 from recon.deform.pairs import Quadric, quadric
 from recon.deform.rigid import Rigid, align, kabsch
 from recon.deform.rigidity import Rigidity
+from recon.deform.shape import RULE
 from recon.deform.surface import Indices, Surface, Vectors, surface_of
 from recon.deform.varifold import transport
 from recon.errors import InputError
 from recon.mesh.mesh import Mesh
+from recon.solve.lm import LM
 from recon.solve.pcg import pcg
 
 RADIUS = 10.0
@@ -188,6 +190,7 @@ class _Fit:
     ) -> None:
         self._source, self._target, self._landmarks, self._progress = source, target, landmarks, progress
         self.motion, self.edge, rest = motion, source.spacing, motion.apply(source.points)
+        self._coarsest = max(source.spacing, target.spacing)
         self._rigidity = Rigidity(rest, source.edges)
         self.moved, self._turned = rest, np.broadcast_to(np.eye(3), (len(rest), 3, 3))
         if start is not None:
@@ -203,12 +206,15 @@ class _Fit:
         return max(float(np.quantile(distance, START)), LAST_NU[0] * self.edge)
 
     def cost(self) -> float:
-        """Return what deforms and what is apart, both ways and at most FAR, in squared edge lengths for a vertex."""
-        far = FAR * self.edge
+        """Return what deforms and what is apart, both ways and at most FAR, in squared edge lengths for a vertex.
+
+        Edges are those of the coarser surface, whose points are as far apart; deforming is ARAP's, in an isometry too.
+        """
+        far = FAR * self._coarsest
         there, here = self._tree.query(self.moved)[0], cKDTree(self.moved).query(self._target.points)[0]
         apart = sum(float((np.minimum(distance, far) ** 2).mean()) for distance in (there, here))
         deformed = STIFFNESS[0] * self._rigidity.energy(self.moved, self._turned) / len(self.moved)
-        return (apart + deformed) / self.edge**2
+        return (apart + deformed) / self._coarsest**2
 
     def finish(self, kept: Isometric | None) -> tuple[int, int]:
         """Deform to the end, with the metric kept if it is to be; return the iterations of both stages."""
@@ -238,7 +244,8 @@ class _Fit:
 
     def bent(self, kept: Isometric) -> int:
         """Deform by the vertex with the metric kept; return the iterations."""
-        return self._iterate(lambda data: kept.step(self.moved, data), 1, ITERATIONS)
+        lm = LM(RULE)
+        return self._iterate(lambda data: kept.step(self.moved, data, lm), 1, ITERATIONS)
 
     def quadric(self) -> Quadric:
         """Return what the pairs ask for now."""
@@ -276,7 +283,7 @@ class _Fit:
             before, self.moved = self.moved, step(self.quadric())
             self._turned = self._rigidity.rotations(self.moved)
             moved = float(np.sqrt(((self.moved - before) ** 2).sum(axis=1).mean()))
-            if self._nu <= last and moved < STILL * self.edge:
+            if self._nu <= last and 0 < moved < STILL * self.edge:  # 0: a step that LM did not take
                 break
             self._nu = max(DECAY * self._nu, last)
         return done

@@ -1,8 +1,8 @@
 """Drawing a surface to another one as a whole, with no pairs of nearest points: sliced transport of their varifolds.
 
-A varifold is a surface as a measure of places and normals: masses a (shares of the area) at points (v, λ n) of R⁶. In
-one direction θ = (θ₁, θ₂) of R⁶ the least costly way to turn one measure into the other takes what lies at each share
-of the mass to what lies there, t(θ); over random directions
+An oriented varifold is a surface as a measure of places and normals: masses a (shares of the area) at points (v, λ n)
+of R⁶; where normals have no sign, λ is 0. In one direction θ = (θ₁, θ₂) of R⁶ the least costly way to turn one measure
+into the other takes what lies at each share of the mass to what lies there, t(θ); over random directions
 
     Σ_θ Σ_i a_i (θ₁ᵀ v̂_i + λ θ₂ᵀ n̂_i − t_i(θ))²
 
@@ -39,11 +39,12 @@ def transport(source: Surface, target: Surface, moved: Vectors, turned: Vectors,
         turned: (V, 3, 3) rotations of the source's normals to n̂.
         rng: of the directions.
     """
-    along = np.einsum("vij,vj->vi", turned, source.normals) * NORMALS
+    near = NORMALS if source.oriented and target.oriented else 0.0
+    along = np.einsum("vij,vj->vi", turned, source.normals) * near
     theta = rng.normal(size=(SLICES, 6))
     theta /= np.linalg.norm(theta, axis=1, keepdims=True)
     ours = np.concatenate([moved, along], axis=1) @ theta.T
-    theirs = np.concatenate([target.points, NORMALS * target.normals], axis=1) @ theta.T
+    theirs = np.concatenate([target.points, near * target.normals], axis=1) @ theta.T
     goal = np.empty_like(ours)
     for k in range(SLICES):
         i, j = ours[:, k].argsort(), theirs[:, k].argsort()

@@ -34,11 +34,13 @@ def surface(context: DeformContext) -> None:
     animation = animation_of(context, frames)
     export_animation(context, animation, replace(animation, frames=frames * Y_UP))
     template = template_of(context)
+    done = 0
     if (carried := carried_of(context)) is not None:
         export_splats(context, carried, frames, Y_UP)
+        done = len(frames)
     for number, one in enumerate(figures):
         one |= strain_summary(frames[number], template.vertices, template.faces)
-        context.progress(number + 1, len(figures))
+        context.progress(done + number + 1, done + len(figures))
     write_json(context.folder / "figures.json", figures)
     context.record.counts |= {"vertices": len(template.vertices), "faces": len(template.faces)}
     context.record.metrics |= summary(figures)

@@ -71,8 +71,12 @@ def template_of(context: DeformContext) -> Template:
 
 def carried_of(context: DeformContext) -> CarriedSplats | None:
     """Return the splats that the template carries, None where there are none."""
-    capture, template = capture_of(context), template_of(context)
-    return None if capture.splats is None else CarriedSplats(capture, Mesh(template.vertices, template.faces))
+    capture = capture_of(context)
+    if capture.splats is not None and "carried" not in context.memo:
+        template = template_of(context)
+        context.memo["carried"] = CarriedSplats(capture, Mesh(template.vertices, template.faces))
+    carried: CarriedSplats | None = context.memo.get("carried")
+    return carried
 
 
 def fit(context: DeformContext) -> None:
