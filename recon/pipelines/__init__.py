@@ -203,10 +203,10 @@ def prepare(
         _refuse_inside(out, path)
     config = config.model_copy(update=named)
     others = [*(key for key in HEADER if key not in (MARK, "input")), *Settings.model_fields, "settings"]
-    warnings = unused_environment(chosen.config, environment, others)
-    return Request(
-        input, out, chosen, preset, config, _device(choose("device", device, "cpu")), resume, tuple(warnings)
-    )
+    warnings = [*unused_environment(chosen.config, environment, others)]
+    if (there := _device(choose("device", device, "cpu"))) != "cpu":
+        warnings.append(f"Nothing is computed on a GPU yet: the CPU is used, not {there}.")
+    return Request(input, out, chosen, preset, config, "cpu", resume, tuple(warnings))
 
 
 def _refuse_inside(out: Path, input: Path) -> None:

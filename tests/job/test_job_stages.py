@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from toy_pipeline import TOY, ToyConfig
 
 from recon import pipelines
@@ -386,3 +387,12 @@ def test_the_eta_follows_the_pace_of_the_last_steps(tmp_path, monkeypatch):
     assert heard[-1].eta == pytest.approx(201, rel=0.02)
     context.progress(0, 10)  # another loop of the same stage
     assert heard[-1].eta is None
+
+
+def test_a_gpu_is_not_claimed_to_have_been_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    (tmp_path / "in").mkdir()
+    request = prepare(tmp_path / "in", tmp_path / "job", "splats", "fast", device="cuda")
+    assert request.device == "cpu"
+    assert any("on a GPU yet" in warning for warning in request.warnings)
