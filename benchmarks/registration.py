@@ -49,7 +49,7 @@ PAIRS = {
 } | {f"camel 1-{i + 1}": (GALLOP[0], GALLOP[i]) for i in range(1, 10)}
 METHODS = ["rigid", "ours", "ours, isometric", "nricp_amberg", "nricp_sumner"]
 RIVALS = {"test1", "rolled sheet", "folded sheet"}
-"""Pairs for nricp."""
+"""Pairs for nricp, and for what keeps the metric: the others stretch."""
 COLUMNS = ["pair", "method", "seconds", "RMSE", "to target %", "from target %", "farthest %", "flipped %", "strain %"]
 Vectors = NDArray[np.float64]
 
@@ -148,7 +148,7 @@ def main() -> None:
     rows = []
     for pair in arguments.pairs:
         for method in arguments.methods:
-            if method.startswith("nricp") and pair not in RIVALS:
+            if method not in ("rigid", "ours") and pair not in RIVALS:
                 continue
             if (pair, method) not in known:
                 known[pair, method] = run(pair, method)
