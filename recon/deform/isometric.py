@@ -22,15 +22,14 @@ from recon.deform.assembly import Equations, Pattern, Term
 from recon.deform.bending import Bending
 from recon.deform.membrane import Membrane
 from recon.deform.pairs import Quadric
-from recon.deform.shape import STRAIN, weighted_term
+from recon.deform.shape import kept_energy, kept_terms
 from recon.deform.surface import Indices, Vectors
+from recon.deform.track_fit import BENDING
 from recon.errors import InputError
 from recon.solve.lm import LM
 
 NOISE = 0.1
 """η in mean edge lengths."""
-BENDING = 0.03
-"""β."""
 FLATTEST = 1e-7
 """Twice the area of a face that has none, in squares of its longest edge."""
 MOST = 20_000
@@ -51,20 +50,13 @@ class _Held:
         """Return E / 2."""
         H, g = torch.from_numpy(self.data.H), torch.from_numpy(self.data.g)
         pulled = torch.einsum("vi,vij,vj->", state, H, state) - 2 * (g * state).sum() + self.data.rest
-        strain = (self.membrane.shares * self.membrane.strain(state).square().sum(1)).sum() / STRAIN**2
-        return 0.5 * float(self.scale * pulled + strain + BENDING * self.bending.residuals(state).square().sum())
+        return 0.5 * float(self.scale * pulled + kept_energy(self.membrane, self.bending, BENDING, state))
 
     def linearise(self, state: Tensor) -> Equations:
         """Return Gauss–Newton's equations."""
         H, g = self.scale * torch.from_numpy(self.data.H), self.scale * torch.from_numpy(self.data.g)
-        strain, bend = self.membrane.strain(state), self.bending.residuals(state)
-        return self.pattern.assemble(
-            [
-                Term((H @ state[:, :, None])[:, :, 0] - g, H),
-                weighted_term(strain, self.membrane.jacobian(state), self.membrane.shares / STRAIN**2),
-                weighted_term(bend[:, None], self.bending.jacobian(state)[:, None], torch.full_like(bend, BENDING)),
-            ]
-        )
+        pull = Term((H @ state[:, :, None])[:, :, 0] - g, H)
+        return self.pattern.assemble([pull, *kept_terms(self.membrane, self.bending, BENDING, state)])
 
     def moved(self, state: Tensor, step: Tensor) -> Tensor:
         """Return other vertices."""

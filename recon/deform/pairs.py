@@ -36,27 +36,36 @@ NORMALS = 0.5
 
 @dataclass(frozen=True)
 class Quadric:
-    """What pairs ask of the vertices.
+    """What is asked of the vertices.
 
     Attributes:
         H: (V, 3, 3), in units of a pair.
         g: (V, 3).
         rest: what the sum has besides.
-        nearest: (V,) the target point of each source vertex.
-        weight: (V,) its α.
     """
 
     H: Vectors
     g: Vectors
     rest: float
+
+
+@dataclass(frozen=True)
+class Pairs(Quadric):
+    """What pairs ask of the vertices, and which they are.
+
+    Attributes:
+        nearest: (V,) the target point of each source vertex.
+        weight: (V,) its α.
+    """
+
     nearest: Indices
     weight: NDArray[np.float64]
 
 
-def quadric(
+def paired(
     source: Surface, target: Surface, moved: Vectors, turned: Vectors, nu: float, landmarks: Indices, held: float
-) -> Quadric:
-    """Return the quadric of the pairs at (V, 3) v̂.
+) -> Pairs:
+    """Return the pairs at (V, 3) v̂.
 
     Args:
         source, target: the surfaces.
@@ -101,4 +110,4 @@ def quadric(
         loads = np.concatenate([loads, held * goals])
         rest += held * float((goals**2).sum())
     gather = sparse.csr_array((np.ones(len(i)), (i, np.arange(len(i)))), shape=(len(moved), len(i)))
-    return Quadric((gather @ blocks).reshape(-1, 3, 3), gather @ loads, rest, there, weight)
+    return Pairs((gather @ blocks).reshape(-1, 3, 3), gather @ loads, rest, there, weight)

@@ -41,7 +41,7 @@ from scipy.spatial import cKDTree
 from recon.capture.capture import Points
 from recon.deform.graph import DeformationGraph
 from recon.deform.isometric import Isometric
-from recon.deform.pairs import Quadric, quadric
+from recon.deform.pairs import Pairs, Quadric, paired
 from recon.deform.rigid import Rigid, align, kabsch
 from recon.deform.rigidity import Rigidity
 from recon.deform.shape import RULE
@@ -158,7 +158,7 @@ def register(
             if other.cost() < fit.cost():
                 fit, iterations = other, again
     motion = fit.motion
-    found = fit.quadric()
+    found = fit.pairs()
     whole = motion.translation / scale + shift - motion.rotation @ shift
     return Registration(
         vertices=(fit.moved / scale + shift)[ours.of_input],
@@ -247,12 +247,16 @@ class _Fit:
         lm = LM(RULE)
         return self._iterate(lambda data: kept.step(self.moved, data, lm), 1, ITERATIONS)
 
-    def quadric(self) -> Quadric:
-        """Return what the pairs ask for now."""
+    def pairs(self) -> Pairs:
+        """Return the pairs as they are now."""
         turned = self._turned @ self.motion.rotation
-        if self._slices is not None:
-            return transport(self._source, self._target, self.moved, turned, self._slices)
-        return quadric(self._source, self._target, self.moved, turned, self._nu, self._landmarks, LANDMARK)
+        return paired(self._source, self._target, self.moved, turned, self._nu, self._landmarks, LANDMARK)
+
+    def _quadric(self) -> Quadric:
+        """Return what is asked of the vertices now."""
+        if self._slices is None:
+            return self.pairs()
+        return transport(self._source, self._target, self.moved, self._turned @ self.motion.rotation, self._slices)
 
     def _stage(
         self, basis: sparse.csr_array, held: sparse.csr_array, X: Vectors, number: int, most: int
@@ -280,7 +284,7 @@ class _Fit:
         while done < most:
             self._progress(before_it + done, 2 * ITERATIONS)
             done += 1
-            before, self.moved = self.moved, step(self.quadric())
+            before, self.moved = self.moved, step(self._quadric())
             self._turned = self._rigidity.rotations(self.moved)
             moved = float(np.sqrt(((self.moved - before) ** 2).sum(axis=1).mean()))
             if self._nu <= last and 0 < moved < STILL * self.edge:  # 0: a step that LM did not take

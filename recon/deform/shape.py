@@ -73,8 +73,7 @@ class Shape:
                 return squares.new_tensor(torch.inf)
             limit = one.scale**2
             observed = observed + (_shares(one) * limit * squares / (limit + squares)).sum()
-        strain = (sheet.membrane.shares * sheet.membrane.strain(state).square().sum(1)).sum() / STRAIN**2
-        return observed + (strain + self.bending * sheet.bending.residuals(state).square().sum())
+        return observed + kept_energy(sheet.membrane, sheet.bending, self.bending, state)
 
     def linearise(self, state: Tensor) -> Equations:
         """Return Gauss–Newton's equations, robust losses by their weights at ``state``."""
@@ -84,20 +83,10 @@ class Shape:
             r = one.residuals(points)
             limit = one.scale**2
             weights = _shares(one) * (limit / (limit + r.square().sum(1))).square()
-            term = weighted_term(r, sheet.points.carried(one.jacobian(points)), weights)
+            term = _term(r, sheet.points.carried(one.jacobian(points)), weights)
             sums.append((term.gradient, term.blocks))
-        bend = sheet.bending.residuals(state)
-        return sheet.pattern.assemble(
-            [
-                Term(*(torch.stack(parts).sum(0) for parts in zip(*sums, strict=True))),
-                weighted_term(
-                    sheet.membrane.strain(state), sheet.membrane.jacobian(state), sheet.membrane.shares / STRAIN**2
-                ),
-                weighted_term(
-                    bend[:, None], sheet.bending.jacobian(state)[:, None], torch.full_like(bend, self.bending)
-                ),
-            ]
-        )
+        seen = Term(*(torch.stack(parts).sum(0) for parts in zip(*sums, strict=True)))
+        return sheet.pattern.assemble([seen, *kept_terms(sheet.membrane, sheet.bending, self.bending, state)])
 
     def moved(self, state: Tensor, step: Tensor) -> Tensor:
         """Return other vertices."""
@@ -129,7 +118,22 @@ def _shares(observed: Observation) -> Tensor:
     return observed.belief / observed.belief.sum().clamp(min=1e-9)
 
 
-def weighted_term(residuals: Tensor, jacobian: Tensor, weights: Tensor) -> Term:
-    """Return the term of (E, k) residuals with (E, k, m) Jacobians by their element's coordinates and (E,) weights."""
+def kept_energy(membrane: Membrane, bending: Bending, beta: float, state: Tensor) -> Tensor:
+    """Return the part of E, a scalar, that keeps the metric and, by ``beta``, the bending of (V, 3) ``state``."""
+    strain = (membrane.shares * membrane.strain(state).square().sum(1)).sum() / STRAIN**2
+    return strain + beta * bending.residuals(state).square().sum()
+
+
+def kept_terms(membrane: Membrane, bending: Bending, beta: float, state: Tensor) -> tuple[Term, Term]:
+    """Return Gauss–Newton's terms of :func:`kept_energy`, over the faces and over the hinges."""
+    bend = bending.residuals(state)
+    return (
+        _term(membrane.strain(state), membrane.jacobian(state), membrane.shares / STRAIN**2),
+        _term(bend[:, None], bending.jacobian(state)[:, None], torch.full_like(bend, beta)),
+    )
+
+
+def _term(residuals: Tensor, jacobian: Tensor, weights: Tensor) -> Term:
+    """Return the term of (E, k) residuals with (E, k, m) Jacobians and (E,) weights."""
     weighted = weights[:, None, None] * jacobian
     return Term((residuals[:, None] @ weighted)[:, 0], jacobian.mT @ weighted)

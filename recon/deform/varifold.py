@@ -56,8 +56,6 @@ def transport(source: Surface, target: Surface, moved: Vectors, turned: Vectors,
         H=weight[:, None, None] * (places.T @ places),
         g=weight[:, None] * (goal @ places),
         rest=float(weight @ (goal**2).sum(axis=1)),
-        nearest=np.zeros(len(moved), np.int64),
-        weight=np.ones(len(moved)),
     )
 
 
