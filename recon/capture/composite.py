@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recon.capture.capture import Camera, Photo, View
 from recon.events import Events
+from recon.memory import give_back
 
 
 def background_colour(setting: str, photos: Sequence[Photo]) -> Tensor:
@@ -38,6 +39,7 @@ def read_views(
         if view.camera is None:
             raise ValueError(f"view {view.name} has no camera")
         yield view, view.camera, photo, background
+    give_back()
 
 
 def over(photo: Photo, background: Tensor) -> Tensor:
