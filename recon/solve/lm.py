@@ -234,5 +234,5 @@ class LM:
 
 def _cosine(gradient: Tensor, diagonal: Tensor, cost: float) -> float:
     """Return the largest |gᵢ| / (√diagonalᵢ √(2 cost)); 0 for a cost of 0."""
-    steep = torch.where(diagonal > 0, gradient.double().abs() / diagonal.double().clamp(min=1e-300).sqrt(), 0)
+    steep = torch.where(diagonal > 0, gradient.abs() / diagonal.sqrt(), 0)
     return float(steep.max()) / math.sqrt(2 * cost) if cost > 0 else 0.0

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 _LOST, _WRONG = 10, 100  # units in the last place of the largest curvature met: the end, and a failure where negative
+_PIECE = 1 << 18  # numbers that are widened to float64 at once
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ def pcg(
 
 def dot(a: Tensor, b: Tensor) -> float:
     """Return aᵀb of (n,) each, in float64."""
-    return float((a.double() * b).sum())
+    pieces = zip(a.split(_PIECE), b.split(_PIECE), strict=True)
+    return sum(float(torch.dot(one.double(), other.double())) for one, other in pieces)
 
 
 def _force(residual: Tensor, aligned: Tensor) -> float:

@@ -48,9 +48,10 @@ class NormalEquations:
         sample: Callable[[int], Tensor] | None = None,
     ) -> None:
         self._fit, self._splats = fit, splats
-        share = 1 / len(indices)
-        gradient, colors = torch.zeros(len(splats), UNKNOWNS), torch.zeros_like(splats.sh)
-        self._blocks, self._colors = torch.zeros(len(splats), UNKNOWNS * (UNKNOWNS + 1) // 2), torch.zeros_like(colors)
+        share, size = 1 / len(indices), len(splats) * UNKNOWNS + splats.sh.numel()
+        self.gradient, self.diagonal = torch.zeros(size), torch.zeros(size)
+        (gradient, colors), (diagonal, self._colors) = (unpacked(v, splats) for v in (self.gradient, self.diagonal))
+        self._blocks = torch.zeros(len(splats), UNKNOWNS * (UNKNOWNS + 1) // 2)
         self._views: list[tuple[int, SplatJacobian | None, Tensor]] = []
         self.loss, held = 0.0, 0
         for index in indices:
@@ -72,20 +73,19 @@ class NormalEquations:
         gradient[:, 3:6] += pull
         self._blocks[:, DIAGONAL[3:6]] += pull
         self._pull = pull
-        self.gradient = torch.cat([gradient.flatten(), colors.flatten()])
-        self.diagonal = torch.cat([self._blocks[:, DIAGONAL].flatten(), self._colors.flatten()])
+        diagonal.copy_(self._blocks[:, DIAGONAL])
 
     def product(self, p: Tensor) -> Tensor:
         """Return Jᵀ W J p."""
-        geometry, colors = unpacked(p, self._splats)
-        to_geometry, to_colors = torch.zeros_like(geometry), torch.zeros_like(colors)
+        image = torch.zeros_like(p)
+        (geometry, colors), (to_geometry, to_colors) = (unpacked(v, self._splats) for v in (p, image))
         to_geometry[:, 3:6] = self._pull * geometry[:, 3:6]
         for index, jacobian, weights in self._views:
             self._fit.check()
             found = (jacobian or self._fit.jacobian(self._splats, index)).gauss_newton(geometry, colors, None, weights)
             to_geometry += found.geometry
             to_colors += found.colors
-        return torch.cat([to_geometry.flatten(), to_colors.flatten()])
+        return image
 
     def precondition(self, r: Tensor, damping: float) -> Tensor:
         """Return r solved by each splat's damped block, and the colours' damped diagonal."""
