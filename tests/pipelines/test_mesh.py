@@ -19,7 +19,7 @@ from recon import pipelines
 from recon.capture.load import load
 from recon.capture.normalise import normalising_transform
 from recon.errors import InputError
-from recon.evaluate import surface
+from recon.evaluate.surface import compare_surfaces
 from recon.events import Events, Progress, StageStarted
 from recon.export import export, read_mesh
 from recon.isosurface import FlexiCubes
@@ -59,7 +59,7 @@ def result(job: Path) -> dict:
 
 def chamfer(mesh: Mesh) -> float:
     truth = true_mesh()
-    return surface.compare_surfaces(mesh.vertices, mesh.faces, truth.vertices, truth.faces)["chamfer"]
+    return compare_surfaces(mesh.vertices, mesh.faces, truth.vertices, truth.faces, samples=5000)["chamfer"]
 
 
 def hull(capture: Path, job: Path) -> Mesh:
@@ -72,8 +72,7 @@ def hull(capture: Path, job: Path) -> Mesh:
     return Mesh(vertices.astype(np.float32), found.faces.numpy())
 
 
-def test_the_mesh_is_closed_and_nearer_to_the_truth_than_the_hull(capture, job, monkeypatch):
-    monkeypatch.setattr(surface, "SAMPLES", 5000)
+def test_the_mesh_is_closed_and_nearer_to_the_truth_than_the_hull(capture, job):
     mesh = read_mesh(job / "exports/mesh.glb")
     statistics = mesh.statistics()
     assert statistics.watertight
@@ -183,8 +182,7 @@ def test_masks_that_say_nothing_and_too_few_photos(tmp_path, made, code):
     assert result["error"]["hint"]
 
 
-def test_masks_of_another_size_are_the_same_masks(tmp_path, monkeypatch):
-    monkeypatch.setattr(surface, "SAMPLES", 2000)
+def test_masks_of_another_size_are_the_same_masks(tmp_path):
     fields = []
     for scale in (1, 2):
         capture, job = write_capture(tmp_path / f"c{scale}", alpha=False, mask_scale=scale), tmp_path / f"j{scale}"
