@@ -19,7 +19,7 @@ demo: $(VENV)/.installed ## reconstruct the sample capture: splats, mesh, report
 	$(BIN)/recon run assets/still_life --pipeline splats --preset fast --out demo --resume
 
 test: $(VENV)/.installed ## the default tests
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not gpu' -n 2 --dist loadfile # two busy processes: threads would wait for each other
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow and not gpu' -n 2 --dist loadfile --no-loadscope-reorder # two busy processes: threads would wait for each other
 
 check: $(VENV)/.installed ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -1,6 +1,7 @@
 """The four operations together against what they stand for: the change of area-sampled images.
 
-The image that is compared with is rendered at many samples a pixel, without antialiasing, and averaged over each pixel.
+The image that is compared with is rendered at many samples a pixel, without antialiasing, and averaged over each pixel;
+that the rasterizer sees what its twin in PyTorch sees is tested elsewhere.
 Its moments Σ w(X, Y) I(X, Y) for several smooth w are compared before and after a movement by half a pixel or more.
 The rendering's gradient is averaged over that movement, as the change is its integral: at one instant it depends on
 where in the pixels the edges happen to lie, on the way these phases average out. Comparing many moments at once, by
@@ -25,8 +26,6 @@ from kernels.clip import clip_positions
 from kernels.face_neighbors import face_neighbors
 from kernels.interpolate import interpolate
 from kernels.rasterize_mesh import rasterize_mesh
-from kernels.reference.interpolate import interpolate as reference_interpolate
-from kernels.reference.rasterize_mesh import rasterize_mesh as reference_rasterize
 from kernels.texture import texture
 
 WIDTH, HEIGHT, SAMPLES, STOPS = 64, 56, 8, 16
@@ -70,12 +69,8 @@ class Scene:
         return interpolate(self.colors.float(), rast, self.faces)[0]
 
     def area_sampled(self, motion: Tensor) -> Tensor:
-        clip = self.clip(motion, SAMPLES)
-        size = WIDTH * SAMPLES, HEIGHT * SAMPLES
-        if len(self.faces) <= 24:
-            image = reference_interpolate(self.colors, reference_rasterize(clip, self.faces, *size)[0], self.faces)[0]
-        else:  # too much for the twin; that the kernel sees the same is tested elsewhere
-            image = self.shade(*rasterize_mesh(clip.float(), self.faces, *size))
+        clip = self.clip(motion, SAMPLES).float()
+        image = self.shade(*rasterize_mesh(clip, self.faces, WIDTH * SAMPLES, HEIGHT * SAMPLES))
         return image.unflatten(2, (WIDTH, SAMPLES)).unflatten(1, (HEIGHT, SAMPLES)).mean(dim=(2, 4))
 
 
@@ -93,12 +88,6 @@ class Textured(Scene):
         uv, uv_da = interpolate(self.uv, rast, self.faces, rast_db, "all")
         picture = texture(self.picture, uv, uv_da, filter_mode="linear-mipmap-linear", boundary_mode="clamp")
         return picture * (rast[..., 3:] > 0)
-
-    def area_sampled(self, motion: Tensor) -> Tensor:
-        image = self.shade(
-            *rasterize_mesh(self.clip(motion, SAMPLES).float(), self.faces, WIDTH * SAMPLES, HEIGHT * SAMPLES)
-        )
-        return image.unflatten(2, (WIDTH, SAMPLES)).unflatten(1, (HEIGHT, SAMPLES)).mean(dim=(2, 4))
 
 
 SCENES: dict[str, Callable[[], Scene]] = {
