@@ -94,6 +94,11 @@ class Config(BaseModel):
         for preset in cls.presets:
             resolve(cls, preset=preset)
 
+    def chosen(self, names: Iterable[str]) -> list[str]:
+        """Return those of the fields that somebody has chosen: their value is of no preset."""
+        plain = [resolve(type(self), preset=preset) for preset in self.presets]
+        return [name for name in names if all(getattr(self, name) != getattr(one, name) for one in plain)]
+
 
 def kind(field: FieldInfo) -> Any:
     """Return a field's type without ``| None``."""

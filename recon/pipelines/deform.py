@@ -11,6 +11,10 @@ from recon.pipelines.stages import Pipeline, Stage
 
 Run = Callable[[DeformContext], None]
 
+FOR_FILMS = ("size", "method", "vertices", "stiffness", "noise", "refine", "side")
+FOR_REGISTRATIONS = ("rigid", "isometric")
+"""Settings that the other of the two does not look at."""
+
 
 def _either(filmed: Run, registered: Run) -> Run:
     """Return a stage that does the one for a video or tracks, and the other for a source and its targets."""
@@ -19,6 +23,16 @@ def _either(filmed: Run, registered: Run) -> Run:
         (registered if deform_registration.registers(context) else filmed)(context)
 
     return run
+
+
+def _fit(context: DeformContext) -> None:
+    """Fit, having said which settings make no difference to it."""
+    registers = deform_registration.registers(context)
+    if unused := context.config.chosen(FOR_FILMS if registers else FOR_REGISTRATIONS):
+        kind, other = ("a registration", "a video or tracks") if registers else ("a video or tracks", "a registration")
+        names = ", ".join(f"'{name}'" for name in unused)
+        context.events.warn(f"This is {kind}, to which {names} makes no difference: it is for {other}.")
+    (deform_registration.fit if registers else deform_stages.fit)(context)
 
 
 PIPELINE = Pipeline(
@@ -35,7 +49,7 @@ PIPELINE = Pipeline(
         ),
         Stage(
             "fit",
-            _either(deform_stages.fit, deform_registration.fit),
+            _fit,
             settings=("method", "vertices", "stiffness", "noise", "refine", "side", "landmarks", "rigid", "isometric"),
             inputs=("template",),
         ),

@@ -127,3 +127,8 @@ def test_a_declaration_must_be_explainable():
 def test_settings_do_not_change_under_a_stage():
     with pytest.raises(ValueError, match="frozen"):
         resolve(Example).steps = 3
+
+
+def test_chosen_is_what_no_preset_says():
+    assert resolve(Example, preset="high").chosen(Example.model_fields) == []
+    assert resolve(Example, preset="fast", flags={"steps": 100, "rate": 0.1}).chosen(("steps", "rate")) == ["rate"]

@@ -12,6 +12,7 @@ import torch
 import trimesh
 from sheets import posed
 
+from app.page_new import found_text
 from benchmarks.bent_sheets import K, cylinder, nodes, write_video
 from recon import pipelines
 from recon.capture.inspect import inspect
@@ -37,8 +38,9 @@ def run(folder: Path, job: Path, **settings: Any) -> dict[str, Any]:
 
 def test_from_a_film_to_an_animation(film: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     folder, truth = film
-    result = run(folder, tmp_path / "job", sequence="obj")
+    result = run(folder, tmp_path / "job", sequence="obj", isometric=True)
     assert result["status"] == "done", result["error"]
+    assert "'isometric' makes no difference: it is for a registration" in result["warnings"][-1]
     assert result["counts"]["views"] == FRAMES
     assert result["counts"]["faces"] == 2 * 12 * 9
     assert 0 < result["metrics"]["strain_median"] <= result["metrics"]["strain_p95"] < 0.01
@@ -92,6 +94,7 @@ def test_a_zip_of_tracks_and_a_template(film: tuple[Path, np.ndarray], tmp_path:
     alone = inspect(tmp_path / "tracked" / "tracks.npz", Events(), tmp_path / "work")
     assert (alone.kind, alone.frames, alone.points, alone.faces) == ("deform", len(truth), truth[:, ::2].shape[1], 0)
     assert "surface that deforms" in found.text()
+    assert f"{len(truth)} frames of tracks alone" in found_text({**found.to_json(), "title": "tracked"})
     assert 0 < estimate_seconds(found)["deform"]["fast"] <= estimate_seconds(found)["deform"]["high"]
     result = run(archive, tmp_path / "job")
     assert result["status"] == "done", result["error"]

@@ -191,8 +191,9 @@ def test_landmarks_hold_and_units_that_differ_are_warned_of(tmp_path: Path) -> N
     assert np.linalg.norm(body(0).vertices[[3, 70]] - body(0.1).vertices[[5, 71]], axis=1).min() > 10
     metres = body(0.1)
     metres.apply_scale(1e-3)
-    warned = run(source, tmp_path / "other", target=write(tmp_path / "metres.ply", metres))["warnings"]
+    warned = run(source, tmp_path / "other", target=write(tmp_path / "metres.ply", metres), stiffness=2)["warnings"]
     assert any("The target is 0.001 times as large as the source" in warning for warning in warned), warned
+    assert any("a registration, to which 'stiffness' makes no difference" in warning for warning in warned), warned
 
 
 def flat() -> trimesh.Trimesh:
