@@ -125,7 +125,8 @@ def register(
             there, whatever ``rigid`` says. Its shape at rest stays its own, so that errors do not add up over scans.
         isometric: whether the source, a mesh, keeps its metric, as what bends and hardly stretches does, instead of
             being as rigid as possible (:mod:`recon.deform.isometric`).
-        progress: told often how many iterations are done, of how many at most; what it raises ends the registration.
+        progress: told often how many iterations are done, of how many at most, which are more once it is begun again;
+            what it raises ends the registration.
 
     Raises:
         InputError: a surface that cannot be registered (codes ``"bad-mesh"``, ``"bad-cloud"``), or landmarks of another
@@ -151,8 +152,9 @@ def register(
     iterations = fit.finish(kept)
     both = all(surface.border.mean() < WHOLE for surface in shapes)
     if start is None and len(pairs) == 0 and both and fit.cost() > APART:
-        for motion in (fit.motion, _STAYS) if rigid else (_STAYS,):
-            other = _Fit(ours, theirs, motion, None, pairs, lambda done, most: progress(most, most))
+        motions = [fit.motion, _STAYS] if rigid else [_STAYS]
+        for number, motion in enumerate(motions, start=1):
+            other = _Fit(ours, theirs, motion, None, pairs, partial(_again, progress, number, len(motions)))
             other.draw()
             again = other.finish(kept)
             if other.cost() < fit.cost():
@@ -168,6 +170,11 @@ def register(
         iterations=iterations,
         warnings=_warnings(shapes),
     )
+
+
+def _again(progress: Callable[[int, int], None], number: int, count: int, done: int, most: int) -> None:
+    """Tell the progress of a registration that is begun again for the ``number``th time of ``count``."""
+    progress(number * most + done, (count + 1) * most)
 
 
 class _Fit:
@@ -282,7 +289,7 @@ class _Fit:
         """Move to where ``step`` takes the pairs' quadrics, until nothing moves; return how often."""
         before_it, done, last = ITERATIONS if number else self._done, 0, LAST_NU[number] * self.edge
         while done < most:
-            self._progress(before_it + done, 2 * ITERATIONS)
+            self._progress(before_it + done if self._slices is None else 0, 2 * ITERATIONS)  # drawing does not count
             done += 1
             before, self.moved = self.moved, step(self._quadric())
             self._turned = self._rigidity.rotations(self.moved)

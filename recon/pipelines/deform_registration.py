@@ -169,7 +169,7 @@ def _read(capture: RegistrationCapture, file: Path) -> Surface:
 
 def _tell(context: DeformContext, number: int, count: int, done: int, most: int) -> None:
     if done:
-        context.progress(number * most + done, count * most)
+        context.progress(number * _MOST + done * _MOST // most, count * _MOST)
     else:
         context.events.check()
 

@@ -42,7 +42,9 @@ def test_masses_are_areas() -> None:
 def test_begun_again_from_transport_it_ends_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registration, "APART", 0.0)
     source, target = tube(0.0), tube(1.2)
-    told: list[int] = []
-    found = register(source, target, rigid=False, progress=lambda done, most: told.append(done))
+    told: list[tuple[int, int]] = []
+    found = register(source, target, rigid=False, progress=lambda done, most: told.append((done, most)))
     assert error(found.vertices, target) < 1.5
     assert told == sorted(told)
+    assert {most for _, most in told} == {2 * registration.ITERATIONS, 4 * registration.ITERATIONS}
+    assert all(done < most for done, most in told)
