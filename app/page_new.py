@@ -27,10 +27,11 @@ def found_text(found: Mapping[str, Any]) -> str:
     """Return what an inspection found, its problems first."""
     photos, points = found["photos"], found["points"]
     if found["kind"] == "deform":
-        what = [f"{photos} frames" if photos else "no frames"]
+        what = [f"{photos} frames" if photos else f"{found['frames']:,} frames of tracks alone"]
         what.append(f"masks on {found['masked']}" if found["masked"] else "no masks")
         what.append(f"{points:,} point tracks" if points else "point tracks to be found")
         what.append(f"a template of {found['faces']:,} faces" if found["faces"] else "no template")
+        what += ["splats for it to carry"] if found["splats"] else []
     elif found["kind"] == "registration":
         what = [f"a mesh of {found['faces']:,} faces" if found["faces"] else f"a cloud of {points:,} points"]
         what.append(

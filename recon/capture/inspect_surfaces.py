@@ -32,6 +32,7 @@ def inspect_deform(path: Path, capture: DeformCapture) -> Inspection:
         root=str(capture.root),
         faces=0 if capture.template is None else len(capture.template.faces),
         frames=frames,
+        splats="" if capture.splats is None else capture.splats.name,
     )
 
 

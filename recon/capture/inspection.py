@@ -38,6 +38,7 @@ class Inspection:
         faces: of a template or source that deforms; 0 of a cloud.
         frames: of a surface that deforms, in its photos or in its tracks alone.
         targets: number of surfaces that a source is laid onto.
+        splats: name of the file of splats that a surface carries; empty where there is none.
     """
 
     path: str
@@ -66,6 +67,7 @@ class Inspection:
     faces: int = 0
     frames: int = 0
     targets: int = 0
+    splats: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the findings as JSON-ready values, without what lasts no longer than the program."""
@@ -115,6 +117,7 @@ class Inspection:
                 "masks": f"on {self.masked} of {self.photos}" if self.masked else "none",
                 "tracks": f"{self.points:,}" if self.points else "none, to be found in the frames",
                 "template": f"{self.faces:,} faces" if self.faces else "none",
+                "splats": f"{self.splats}, for the surface to carry" if self.splats else "",
                 "pipelines": ", ".join(self.pipelines),
             }
         )

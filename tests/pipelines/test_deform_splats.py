@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from app.page_new import found_text
 from benchmarks.bent_sheets import FINE, SIZE, K, moving, nodes, pattern, write_video
 from recon import pipelines
 from recon.capture.deform_folder import load_deform
+from recon.capture.inspect import inspect
 from recon.errors import InputError
 from recon.events import Events
 from recon.export import read_splats, write_splats
@@ -54,6 +56,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_splats_move_with_the_surface(folder: Path, tmp_path: Path) -> None:
+    found = inspect(folder, Events(), tmp_path / "looked")
+    assert "splats.ply, for the surface to carry" in found.text()
+    assert "splats for it to carry" in found_text({**found.to_json(), "title": "folded"})
     result = pipelines.run(folder, tmp_path / "job", "deform", "fast")
     assert result["status"] == "done", result["error"]
     assert any("50 splats are not near the template" in warning for warning in result["warnings"])
