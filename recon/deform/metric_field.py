@@ -2,11 +2,12 @@
 
 The network f is fitted to the template first, then to each frame from what it was in the frame before, by Adam on
 
-    L = mean |(π(f) − p) / size|²  +  mean (f − f')²  +  mean (g − g₀)²,   g = Jᵀ J,   J = ∂f / ∂(u, v)
+    L = mean |(π(f) − p) / size|²  +  mean (f − f')²  +  mean (g − g₀)²  +  S,   g = Jᵀ J,   J = ∂f / ∂(u, v)
 
 with the projection π, the tracks p, the surface f' of the frame before and the metric g₀ that the network had when it
 was the template. The means are over tracks, over vertices and over vertices, and over the two coordinates, three
-coordinates and four entries of each. The template's farthest vertex is at a distance of 1 from its centre.
+coordinates and four entries of each. S is how far π(f) is from the frame's mask (:mod:`recon.deform.silhouette`), where
+there is one. The template's farthest vertex is at a distance of 1 from its centre.
 
 Source: Barbany, Colomé & Torras 2024, "Deformable surface reconstruction via Riemannian metric preservation", §3, with
 the settings of its code. That code keeps the step that is nearest to the true surface, and has the unit of length from
@@ -27,14 +28,17 @@ from torch import Tensor
 
 from recon.deform.descent import Descent
 from recon.deform.neural_surface import NeuralSurface
-from recon.deform.observations import Seen
+from recon.deform.observations import Seen, projected
 from recon.deform.shape import Sheet
+from recon.deform.silhouette import Silhouette
 from recon.deform.track_fit import FrameShape
 from recon.errors import InputError
 from recon.mesh.topology import boundary
 
 IN_FACES, ON_BORDER = 2, 3
 """Random points of each face and of each edge of the border that the template is fitted at besides its vertices."""
+OUTLINED = 2000
+"""Random points, about, that are compared with a mask: fewer would cover it best by not reaching its outline."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class MetricRule:
         projection: weight of the projection in the loss.
         time: weight of the frame before.
         metric: weight of the metric.
+        silhouette: weight of the mask.
         rate: of Adam.
         steps: of a frame, at most.
         patience: steps without a lower loss at which a frame is done.
@@ -54,6 +59,7 @@ class MetricRule:
     projection: float = 1.0
     time: float = 1.0
     metric: float = 1.0
+    silhouette: float = 1.0
     rate: float = 1e-4
     steps: int = 200
     patience: int = 50
@@ -98,14 +104,19 @@ class MetricField:
         self._size = torch.tensor(size)
         self._uv = torch.from_numpy(uvs).float()
         self._uv_points = sheet.points.at(torch.from_numpy(uvs)).float()
+        faces = sheet.faces.repeat(-(-OUTLINED // len(sheet.faces)), 1)
+        self._uv_dense = _drawn(self._uv[faces], torch.Generator().manual_seed(seed))
         self._centre = sheet.template.mean(0)
         self._unit = float((sheet.template - self._centre).norm(dim=1).max())
         self._net = NeuralSurface(seed)
         self._descent = Descent(self._net, self._rule.rate, self._rule.template_patience)
         self._metric: Tensor | None = None  # (V, 2, 2) g₀, once the network is fitted to the template
 
-    def fit_template(self) -> Tensor:
-        """Return (V, 2, 2) g₀, once the network is fitted to the template; the first frame begins with that."""
+    def fit_template(self, between: Callable[[], None] = lambda: None) -> Tensor:
+        """Return (V, 2, 2) g₀, once the network is fitted to the template; the first frame begins with that.
+
+        ``between`` is called between steps, where :meth:`state` may be taken.
+        """
         faces = self._sheet.faces
         border = torch.from_numpy(boundary(faces.int().numpy()))
         elements = faces.repeat(IN_FACES, 1), border.repeat(ON_BORDER, 1)
@@ -119,13 +130,20 @@ class MetricField:
 
         while self._metric is None:
             self._check()
+            between()
             if not self._descent.step(loss()):
                 self._descent.finish()
                 with torch.no_grad():
                     self._metric = _metric(self._net.with_jacobian(self._uv)[1])
         return self._metric
 
-    def frame(self, pixels: NDArray[np.float64], belief: NDArray[np.float64], before: Tensor | None) -> FrameShape:
+    def frame(
+        self,
+        pixels: NDArray[np.float64],
+        belief: NDArray[np.float64],
+        before: Tensor | None,
+        mask: NDArray[np.floating] | None = None,
+    ) -> FrameShape:
         """Return the shape of a frame.
 
         The network starts from what it holds, which is the frame that was fitted last, or else the template.
@@ -134,6 +152,7 @@ class MetricField:
             pixels: (N, 2) where the points are seen; anything where ``belief`` is 0.
             belief: (N,) in [0, 1].
             before: (V, 3) the frame before, which the shape is kept near; None for what the network holds.
+            mask: (H, W) of the frame, above one half where the surface is.
 
         Returns:
             The shape, never ``bent``; its cost is L and its steps are Adam's.
@@ -142,7 +161,10 @@ class MetricField:
         pixels = np.where(belief[:, None] > 0, pixels, 0)
         K = torch.from_numpy(self._K)
         seen = Seen(torch.from_numpy(pixels), torch.from_numpy(belief), K, 1.0, math.inf)
-        loss = self._loss(seen, rest, self._vertices() if before is None else before)
+        outline = None
+        if mask is not None and (mask > 0.5).any():
+            outline = Silhouette(mask, self._size, self._seed)
+        loss = self._loss(seen, rest, self._vertices() if before is None else before, outline)
         net = copy.deepcopy(self._net)
         descent = Descent(net, self._rule.rate, self._rule.patience)
         while descent.steps < self._rule.steps and descent.step(loss(net)):
@@ -165,7 +187,9 @@ class MetricField:
         if self._metric is None:
             self._descent.load_state(state)
 
-    def _loss(self, seen: Seen, rest: Tensor, before: Tensor) -> Callable[[NeuralSurface], Tensor]:
+    def _loss(
+        self, seen: Seen, rest: Tensor, before: Tensor, outline: Silhouette | None
+    ) -> Callable[[NeuralSurface], Tensor]:
         """Return L of a frame."""
         rule, last = self._rule, self._in_units(before)
         some = seen.belief > 0
@@ -177,7 +201,11 @@ class MetricField:
             off = seen.residuals(self._in_camera(net(uv))) / self._size
             projection = (shares * off.square().mean(1)).sum()
             time, metric = (points - last).square().mean(), (_metric(jacobian) - rest).square().mean()
-            return rule.projection * projection + rule.time * time + rule.metric * metric
+            total = rule.projection * projection + rule.time * time + rule.metric * metric
+            if outline is None:
+                return total
+            image = projected(self._in_camera(net(self._uv_dense)), seen.K)[0]
+            return total + rule.silhouette * outline.distance(image)
 
         return loss
 

@@ -103,6 +103,11 @@ class Sequence:
         tracks = self._capture.tracks
         return len(self._capture.views) if tracks is None else len(tracks.xy)
 
+    def begin(self, between: Callable[[], None]) -> None:
+        """Do what comes before the first frame; ``between`` is called where :meth:`state` may be taken."""
+        if isinstance(self._tracks, MetricField):
+            self._tracks.fit_template(between)
+
     def frame(self, number: int, before: Tensor | None) -> FrameResult:
         """Return the surface of a frame.
 
@@ -114,7 +119,11 @@ class Sequence:
         vertices = self._template if before is None else before
         if before is not None and self._tracks is not None:
             pixels, belief = self._seen(number)
-            tracked = self._tracks.frame(pixels, belief, before)
+            if isinstance(self._tracks, MetricField):
+                mask = None if self._tracked is None else self._photo(number).mask
+                tracked = self._tracks.frame(pixels, belief, before, mask)
+            else:
+                tracked = self._tracks.frame(pixels, belief, before)
             vertices = tracked.vertices
             if belief.any():
                 figures["pixels"] = float(tracked.pixels[torch.from_numpy(belief > 0)].median())

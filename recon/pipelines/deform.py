@@ -52,6 +52,7 @@ PIPELINE = Pipeline(
             _fit,
             settings=("method", "vertices", "stiffness", "noise", "refine", "side", "landmarks", "rigid", "isometric"),
             inputs=("template",),
+            version=2,
         ),
         Stage(
             "surface",

@@ -95,10 +95,18 @@ def fit(context: DeformContext) -> None:
         sequence.load_state(state)
 
     def save() -> None:
-        if found:  # whole frames
-            context.save_checkpoint({"frames": torch.stack(found), **state}, {"figures": figures})
+        frames = torch.stack(found) if found else torch.empty(0)  # whole ones
+        context.save_checkpoint({"frames": frames, **state}, {"figures": figures})
+
+    def between() -> None:
+        nonlocal state
+        context.progress(0, len(sequence))
+        if context.checkpoint_due():
+            state = sequence.state()
+            save()
 
     try:
+        sequence.begin(between)
         for number in range(len(found), len(sequence)):
             result = sequence.frame(number, found[-1] if found else None)
             found.append(result.vertices)
@@ -110,6 +118,7 @@ def fit(context: DeformContext) -> None:
             if context.checkpoint_due():
                 save()
     except Cancelled:
+        state = state if found else sequence.state()
         save()
         raise
     fine = np.stack([coarse.fine(one.numpy()) for one in found]).astype(np.float32)

@@ -11,7 +11,7 @@ import torch
 from sheets import Array, posed, project, tracked_sheet
 from torch import Tensor
 
-from benchmarks.bent_sheets import SIZE, K, cylinder, nodes
+from benchmarks.bent_sheets import SIZE, K, cylinder, nodes, pattern, picture
 from recon.deform.metric_field import MetricField, MetricRule
 from recon.deform.neural_surface import NeuralSurface
 from recon.errors import Cancelled, InputError
@@ -94,6 +94,16 @@ def test_tracks_that_are_not_seen_count_nothing(fitted: MetricField) -> None:
     shapes = [another(fitted, HASTY).frame(*frame, None) for frame in frames]
     assert torch.equal(shapes[0].vertices, shapes[1].vertices)
     assert not torch.equal(shapes[0].vertices, shapes[2].vertices)
+
+
+def test_a_mask_says_where_it_is(fitted: MetricField) -> None:
+    """Without any track it moves along with its outline; an empty mask says nothing."""
+    rule = replace(RULE, metric=1.0)
+    truth = SHEET.template.numpy() + np.array([30.0, -15, 0])
+    mask = picture(truth, CELLS, pattern())[1].astype(np.float32)
+    start, drawn = (another(fitted, rule).frame(seen(truth), 0 * ALL, None, one).vertices for one in (0 * mask, mask))
+    assert error(start, truth) > 30
+    assert error(drawn, truth) < 0.2 * error(start, truth)
 
 
 def test_the_frame_before_is_kept_near(fitted: MetricField) -> None:
