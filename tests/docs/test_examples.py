@@ -78,7 +78,7 @@ def place(capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("RECON_")]:
         monkeypatch.delenv(name)
-    for name, value in {"STEPS": "20", "TURNTABLE": "2", "MESH": "off"}.items():
+    for name, value in {"STEPS": "20", "SPLATS": "2000", "TURNTABLE": "2", "MESH": "off"}.items():
         monkeypatch.setenv(f"RECON_{name}", value)
     monkeypatch.setattr(pipelines, "_PIPELINES", dict(pipelines._PIPELINES))
 
