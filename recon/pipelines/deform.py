@@ -31,7 +31,7 @@ def _fit(context: DeformContext) -> None:
     if unused := context.config.chosen(FOR_FILMS if registers else FOR_REGISTRATIONS):
         kind, other = ("a registration", "a video or tracks") if registers else ("a video or tracks", "a registration")
         names = ", ".join(f"'{name}'" for name in unused)
-        context.events.warn(f"This is {kind}, to which {names} makes no difference: it is for {other}.")
+        context.events.warn(f"Settings that make no difference to {kind}: {names}. They are for {other}.")
     (deform_registration.fit if registers else deform_stages.fit)(context)
 
 

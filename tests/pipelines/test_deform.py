@@ -40,7 +40,7 @@ def test_from_a_film_to_an_animation(film: tuple[Path, np.ndarray], tmp_path: Pa
     folder, truth = film
     result = run(folder, tmp_path / "job", sequence="obj", isometric=True)
     assert result["status"] == "done", result["error"]
-    assert "'isometric' makes no difference: it is for a registration" in result["warnings"][-1]
+    assert "'isometric'. They are for a registration" in result["warnings"][-1]
     assert result["counts"]["views"] == FRAMES
     assert result["counts"]["faces"] == 2 * 12 * 9
     assert 0 < result["metrics"]["strain_median"] <= result["metrics"]["strain_p95"] < 0.01
