@@ -4,26 +4,29 @@
 
 The ``fast`` preset's fit at 400 pixels, with densification and with the splats of the start alone: same start, photos,
 budget and steps for all. Rates, densification and the photos' sizes follow a fit's length, so a fit is worth what it
-has come to at its end, and how long a quality takes is told by fits of several lengths: Adam and block-LM run at all of
-``LENGTHS``, the others, far behind, at the middle one. Between lengths PSNR is interpolated over the logarithm of time.
-Levenberg–Marquardt after Adam takes five steps in place of the last third of Adam's, however long they take: in the
-pipeline's fits, which are planned by time, it would take but one at these lengths.
+has come to at its end, and how long a quality takes is told by fits of several lengths, between which PSNR is
+interpolated over the logarithm of time; those far behind run at fewer. Levenberg–Marquardt after Adam takes five steps
+in place of the last third of Adam's, however long they take: in the pipeline's fits, which are planned by time, it
+would take but one at these lengths.
+
 ``dB at Adam's time`` is what a rival is ahead after the time of Adam's fit of the middle length; ``time to Adam's`` is
-when it has that fit's PSNR, as a share of that fit's time, and ``time to 3DGS'`` the same of Adam at 3DGS' rates: "no"
-where no fit has it, "≤" where the shortest has it already.
+when it has that fit's PSNR, as a share of that fit's time, and ``time to 3DGS'`` the same of the longest fit by Adam at
+3DGS' rates: "no" where no fit has it, "≤" where the shortest has it already.
 
-PSNR is of validation photos, on which all settings were chosen (``benchmarks.splat_rates``); the held-out ones are
-looked at once, at the end of the longest fit, whose loss over the last steps, as many as photos, is shown, too. Each
-fit is a process of its own, on one thread, two at a time; seconds are of its processor time.
+PSNR is of validation photos, on which all settings were chosen (``benchmarks.splat_rates``). Held-out photos, which
+nothing was chosen by, are shown at the end of fits of the middle length, and the loss over these fits' last steps, as
+many as photos; not of Levenberg–Marquardt after Adam, where most of those are Adam's. Each fit is a process of its
+own, on one thread, two at a time; seconds are of its processor time.
 
-``--log`` keeps the fits in a file, and what it holds already is not run again. ``--write`` puts the table into
-benchmarks/README.md and draws docs/images/race.svg.
+``--log`` keeps the fits in a file; what it holds already is not run again, and is in the table, asked for or not.
+``--write`` puts the table into benchmarks/README.md and draws docs/images/race.svg.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import tempfile
 import time
@@ -48,7 +51,7 @@ from recon.splats.solver import SplatRule
 
 PLOT = Path(__file__).parents[1] / "docs" / "images" / "race.svg"
 LENGTHS = (150, 300, 600, 1200)
-MIDDLE = 600
+MIDDLE, LONGEST = 600, 1200
 """Steps of a fit."""
 COLUMNS = [
     "capture",
@@ -100,16 +103,15 @@ class PublishedThenLM(FiveSteps, PublishedRates):
     """3DGS-LM as it was published: Adam at 3DGS' rates before it."""
 
 
-RIVALS: dict[str, type[Fit]] = {
-    "Adam": Fit,
-    "block-LM": BlockFit,
-    "Adam, 3DGS' rates": PublishedRates,
-    "Adam, then LM": FiveSteps,
-    "Adam, 3DGS' rates, then LM": PublishedThenLM,
-    "LM, sampled": SampledFit,
+RIVALS: dict[str, tuple[type[Fit], tuple[int, ...]]] = {
+    "Adam": (Fit, LENGTHS),
+    "block-LM": (BlockFit, LENGTHS),
+    "Adam, 3DGS' rates": (PublishedRates, LENGTHS[1:]),
+    "Adam, then LM": (FiveSteps, (MIDDLE,)),
+    "Adam, 3DGS' rates, then LM": (PublishedThenLM, LENGTHS[1:3]),
+    "LM, sampled": (SampledFit, (MIDDLE,)),
 }
-CLOSE = ("Adam", "block-LM")
-"""Those that run at all lengths."""
+"""Each with the lengths of its fits."""
 Key = tuple[str, bool, str, int, int]
 """Capture, whether splats come and go, optimiser, steps, seed."""
 
@@ -121,7 +123,7 @@ def run(capture: str, grows: bool, name: str, steps: int, seed: int) -> dict[str
     config = SplatsConfig(**{**SplatsConfig.presets["fast"], **chosen})
     with tempfile.TemporaryDirectory() as folder:
         start = prepare(CAPTURES[capture], config, Path(folder))
-    kind = RIVALS[name]
+    kind = RIVALS[name][0]
     if not grows:
         kind = type(kind.__name__, (kind,), {"_densify": lambda self: None})
     model, begun = start.fit(kind), time.process_time()
@@ -141,7 +143,7 @@ def wanted(captures: list[str], names: list[str], seeds: int) -> list[Key]:
     """Return all fits of the race, those first that say most."""
     found = []
     for seed, grows, name, capture in itertools.product(range(seeds), (True, False), names, captures):
-        found += [(capture, grows, name, steps, seed) for steps in (LENGTHS if name in CLOSE else (MIDDLE,))]
+        found += [(capture, grows, name, steps, seed) for steps in RIVALS[name][1]]
     return found
 
 
@@ -182,24 +184,24 @@ def mean(values: list[float], digits: int, sign: str = "") -> str:
 
 def row(fits: Fits, capture: str, grows: bool, name: str) -> list[Any] | None:
     """Return a rival's row of the table, None if it has not run."""
-    seeds = sorted({key[4] for key in fits if key[:3] == (capture, grows, name)})
+    both = [{key[4] for key in fits if key[:4] == (capture, grows, one, MIDDLE)} for one in (name, "Adam")]
+    seeds = sorted(both[0] & both[1])
     if not seeds:
         return None
     cells = []
     for steps in LENGTHS:
-        own = [fits[key] for seed in seeds if (key := (capture, grows, name, steps, seed)) in fits]
-        seconds, values = [one["seconds"] for one in own], [one["psnr"] for one in own]
-        cells.append(f"{mean(values, 2)} dB, {np.mean(seconds):.0f} s" if own else "")
-    last = [
-        next(fits[key] for steps in LENGTHS[::-1] if (key := (capture, grows, name, steps, s)) in fits) for s in seeds
-    ]
+        ended = [fits[key] for seed in seeds if (key := (capture, grows, name, steps, seed)) in fits]
+        seconds, values = [one["seconds"] for one in ended], [one["psnr"] for one in ended]
+        cells.append(f"{mean(values, 2)} dB, {np.mean(seconds):.0f} s" if ended else "")
+    middle = [fits[(capture, grows, name, MIDDLE, seed)] for seed in seeds]
     gains: list[float | None] = []
-    times: dict[str, list[float | None]] = {"Adam": [], "Adam, 3DGS' rates": []}
+    aims = {"Adam": MIDDLE, "Adam, 3DGS' rates": LONGEST}
+    times: dict[str, list[float | None]] = {rival: [] for rival in aims}
     at_once = dict.fromkeys(times, False)
     for seed in seeds:
         own = course(fits, capture, grows, name, seed)
         for rival, into in times.items():
-            key = (capture, grows, rival, MIDDLE, seed)
+            key = (capture, grows, rival, aims[rival], seed)
             if key in fits:
                 aim = fits[key]
                 when = reached(own, aim["psnr"])
@@ -209,15 +211,15 @@ def row(fits: Fits, capture: str, grows: bool, name: str) -> list[Any] | None:
         gains.append(ahead(own, aim["seconds"], aim["psnr"]))
     return [
         capture,
-        f"to {last[0]['count']}" if grows else last[0]["count"],
+        f"to {middle[0]['count']}" if grows else middle[0]["count"],
         name,
         len(seeds),
         *cells,
-        mean([one["held-out"] for one in last], 2),
-        mean([one["loss"] for one in last], 4),
+        mean([one["held-out"] for one in middle], 2),
+        "" if issubclass(RIVALS[name][0], LMFit) else mean([one["loss"] for one in middle], 4),
         of_all(gains, "", sign="+"),
         *(f"{'≤ ' if at_once[rival] else ''}{of_all(found, 'no')}" for rival, found in times.items()),
-        max(one["memory"] for one in last),
+        max(one["memory"] for one in middle),
     ]
 
 
@@ -237,7 +239,8 @@ def draw(fits: Fits, captures: list[str]) -> None:
                 axis.plot(*zip(*own, strict=True), "o-", color=f"C{index}", label=name, markersize=5)
         axis.set(title=f"{capture}, {'with densification' if grows else 'the same splats'}", xlabel="seconds of a fit")
         axis.set_xscale("log")
-        axis.set_xticks([20, 50, 100], ["20", "50", "100"])
+        ticks = [10, 20, 50, 100, 200, 400]
+        axis.set_xticks(ticks, map(str, ticks))
         axis.minorticks_off()
         axis.grid(alpha=0.3)
     for axis in axes[:, 0]:
@@ -258,6 +261,8 @@ def main() -> None:
     names = [name for name in RIVALS if name == "Adam" or name in arguments.only]
     keys = wanted(arguments.captures, names, arguments.seeds)
     fits: Fits = dict(zip(keys, run_fits(run, keys, arguments.log), strict=True))
+    if arguments.log is not None:
+        fits |= {tuple(key): found for key, found in map(json.loads, arguments.log.read_text().splitlines())}
     panels = itertools.product(arguments.captures, (True, False), RIVALS)
     rows = [found for panel in panels if (found := row(fits, *panel)) is not None]
     print_table(COLUMNS, rows)
