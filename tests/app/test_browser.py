@@ -148,7 +148,7 @@ def test_from_photos_to_a_file(visit, capture, tmp_path):
     page.get_by_label("fast").check()
     page.get_by_label("Name").fill("Fruit & glass")
     page.get_by_text("Advanced: settings of splats").click()
-    page.get_by_label("Steps", exact=True).fill("500")
+    page.get_by_label("Steps", exact=True).fill("1000")
     page.get_by_role("button", name="Reconstruct").click()
 
     page.get_by_text("Running", exact=True).wait_for()
