@@ -65,7 +65,8 @@ void release(void* block) {
     list.push_back(raw);
     std::size_t total = 0;
     for (void* each : list) total += size_of(each);
-    while (list.size() > most_kept_blocks || total > most_kept_bytes || calls - freed_at(list.front()) > most_idle) {
+    const auto over = [&] { return list.size() > most_kept_blocks || total > most_kept_bytes || calls - freed_at(list.front()) > most_idle; };
+    while (!list.empty() && over()) {
         total -= size_of(list.front());
         std::free(list.front());
         list.erase(list.begin());
