@@ -18,7 +18,7 @@ from recon.capture.load import load
 from recon.capture.normalise import apply, normalising_transform
 from recon.capture.resize import working_view
 from recon.capture.split import split
-from recon.evaluate import psnr, ssim
+from recon.evaluate.metrics import psnr, ssim
 from recon.events import Events
 from recon.splats.config import SplatsConfig
 from recon.splats.fit import Fit

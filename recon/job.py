@@ -34,6 +34,8 @@ from recon.job_files import PART, explain, read_json, sweep, write_json, write_t
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from recon.job_checkpoint import Arrays
+
 VERSION = 1
 """Version of the directory's layout and of result.json; the layout is only ever added to."""
 
@@ -189,12 +191,12 @@ class Job:
 
     # --- checkpoints ---
 
-    def save_checkpoint(self, stage: str, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    def save_checkpoint(self, stage: str, tensors: Arrays, state: Mapping[str, Any]) -> None:
         """Keep where a stage stands; the checkpoint before stays until this one is whole.
 
         Args:
             stage: name of the stage.
-            tensors: any shapes and types; on any device, read back on the CPU.
+            tensors: any shapes and types; on any device, read back on the CPU. NumPy's arrays are read back as tensors.
             state: JSON-ready values.
 
         Raises:

@@ -1,4 +1,7 @@
-"""Checkpoints: tensors and a JSON state in one safetensors file, so that both are whole or neither is."""
+"""Checkpoints: tensors and a JSON state in one safetensors file, so that both are whole or neither is.
+
+Arrays of NumPy's are taken, too: a pipeline that needs no torch does not wait for it to be loaded.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from recon.job_files import atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    Arrays = Mapping[str, Tensor] | Mapping[str, np.ndarray]
+
 KEPT = 2
 """The newest and, against a file damaged later, the one before."""
 
 
-def save(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+def save(folder: Path, tensors: Arrays, state: Mapping[str, Any]) -> None:
     """Write the next checkpoint into ``folder`` and then drop all but the newest two.
 
     Args:
         folder: holds the checkpoints of one stage and nothing else.
-        tensors: any shapes, types and devices; views and shared memory are fine.
+        tensors: any shapes, types and devices; views and shared memory are fine. All of torch's or all of NumPy's.
         state: JSON-ready values.
 
     Raises:
@@ -36,14 +43,13 @@ def save(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) 
         old.unlink(missing_ok=True)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def write_tensors(path: Path, tensors: Arrays, metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file atomically; arguments and errors as in :func:`save`."""
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
 
     with atomic(path) as part:
         try:
-            save_file(_own(tensors), part, metadata)
+            _write(part, tensors, metadata)
         except SafetensorError as error:  # a failed write reaches us as text
             if match := re.search(r"os error (\d+)", str(error)):
                 raise OSError(int(match[1]), str(error), str(path)) from None
@@ -76,7 +82,19 @@ def _paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.safetensors") if path.stem.isdigit())
 
 
-def _own(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _write(path: Path, tensors: Arrays, metadata: dict[str, str] | None) -> None:
+    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items() if isinstance(array, np.ndarray)}
+    if len(arrays) == len(tensors):
+        from safetensors.numpy import save_file as save_arrays
+
+        save_arrays(arrays, path, metadata)
+    else:
+        from safetensors.torch import save_file
+
+        save_file(_own(tensors), path, metadata)
+
+
+def _own(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the tensors as safetensors wants them: on the CPU, contiguous, no two in the same memory."""
     result, seen = {}, set()
     for name, tensor in tensors.items():

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from kernels.texture import texture as look_up
 from recon.capture.capture import Array
 
 
@@ -33,6 +31,10 @@ def sample(texture: Array, uvs: NDArray[np.floating]) -> Array:
 
     Between the centres of texels colours are interpolated bilinearly.
     """
+    import torch  # seconds, which a batch or a page that only looks at what there is need not wait
+
+    from kernels.texture import texture as look_up
+
     image = torch.from_numpy(np.require(texture, np.float32, ["C", "W"]))  # torch warns of what is read-only
     places = torch.from_numpy(np.ascontiguousarray(uvs, np.float32)).view(1, 1, -1, 2)
     return look_up(image[None], places).view(*uvs.shape[:-1], 3).numpy()

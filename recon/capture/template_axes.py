@@ -13,11 +13,8 @@ that overlaps about alike by several turns (its own half turn around the view's 
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from kernels.clip import clip_positions
-from kernels.rasterize_mesh import rasterize_mesh
 from recon.capture.capture import Array, Camera
 from recon.capture.resize import resize_image
 from recon.errors import InputError
@@ -77,6 +74,11 @@ def place_template(
 
 def overlap(vertices: Array, faces: NDArray[np.int32], camera: Camera, mask: Array) -> float:
     """Return the intersection over union of a mask and a mesh's silhouette; arguments as :func:`place_template`'s."""
+    import torch  # seconds, which a batch or a page that only looks at what there is need not wait
+
+    from kernels.clip import clip_positions
+    from kernels.rasterize_mesh import rasterize_mesh
+
     scale = min(1.0, _SIDE / max(camera.width, camera.height))
     small = camera.resized(max(1, round(camera.width * scale)), max(1, round(camera.height * scale)))
     inside = torch.from_numpy(resize_image(mask, small.width, small.height)) > 0.5

@@ -20,6 +20,8 @@ from recon.job_files import atomic
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from recon.job_checkpoint import Arrays
+
 C = TypeVar("C", bound=Config, covariant=True)
 
 PACE_SECONDS = 10.0
@@ -180,8 +182,8 @@ class Context(Generic[C]):
         """Return whether the last checkpoint is old enough for another one. Cheap: ask at every step."""
         return time.monotonic() - self._saved >= CHECKPOINT_SECONDS
 
-    def save_checkpoint(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Keep where the stage stands: tensors and JSON-ready state, with its time, history and counts so far.
+    def save_checkpoint(self, tensors: Arrays, state: Mapping[str, Any]) -> None:
+        """Keep where the stage stands: tensors (or arrays) and JSON-ready state, with its time, history, counts so far.
 
         What is random in the rest of the stage belongs in it: a generator's ``get_state()`` is a tensor.
         """

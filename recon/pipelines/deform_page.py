@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from recon.capture.capture import Array, View
 from recon.capture.tracks import Tracks
-from recon.evaluate import Deformation, write_video
+from recon.evaluate.report_data import Deformation
 from recon.evaluate.strain import face_strain, strain_colours, stretches
+from recon.evaluate.video import write_video
 from recon.mesh.animation import Animation
 from recon.mesh.drawing import grid_of
 from recon.mesh.film import SIDE_TURN, Frame, film_window, overlay, seen, side

@@ -10,8 +10,8 @@ from typing import Any
 
 from recon.config import resolve
 from recon.errors import InputError
-from recon.evaluate import HeldOutView
 from recon.evaluate.mesh_quality import mesh_quality
+from recon.evaluate.report_data import HeldOutView
 from recon.evaluate.surface import compare_surfaces
 from recon.events import Events
 from recon.export import read_mesh

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from recon.errors import Cancelled
-from recon.evaluate import compare_strip, psnr, save_picture
+from recon.evaluate.metrics import psnr
+from recon.evaluate.previews import compare_strip, save_picture
 from recon.isosurface.colours import Colours
 from recon.isosurface.fit import Fit, Progress, rendered
 from recon.isosurface.refine import Refinement

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recon.capture.capture import Camera, Photo
 from recon.capture.composite import background_colour, counted
-from recon.evaluate import HeldOutView
+from recon.evaluate.report_data import HeldOutView
 from recon.isosurface.paint import Textured
 from recon.isosurface.targets import pose_of
 from recon.pipelines import photo_views

@@ -8,7 +8,9 @@ from typing import Any
 
 from recon.capture.capture import Array
 from recon.config import paths_of
-from recon.evaluate import ReportData, save_picture, write_report
+from recon.evaluate.previews import save_picture
+from recon.evaluate.report import write_report
+from recon.evaluate.report_data import ReportData
 from recon.pipelines.context import Context
 from recon.pipelines.stages import make_result
 

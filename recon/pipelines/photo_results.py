@@ -11,7 +11,8 @@ from torch import Tensor
 
 from recon.capture.capture import Camera
 from recon.capture.resize import working_size
-from recon.evaluate import turntable_cameras, write_video
+from recon.evaluate.turntable import turntable_cameras
+from recon.evaluate.video import write_video
 from recon.pipelines.page import write_page
 from recon.pipelines.photo_stages import PhotosContext, capture_of, pose_report
 from recon.pipelines.photo_views import best_render, judging_views, kept_views

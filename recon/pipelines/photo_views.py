@@ -14,7 +14,9 @@ from torch import Tensor
 
 from recon.capture.capture import Array, Camera, Photo, View
 from recon.capture.composite import counted, over
-from recon.evaluate import HeldOutView, psnr, save_picture, ssim
+from recon.evaluate.metrics import psnr, ssim
+from recon.evaluate.previews import save_picture
+from recon.evaluate.report_data import HeldOutView
 from recon.job_files import read_json, write_json
 from recon.pipelines.photo_stages import PhotosContext, capture_of
 

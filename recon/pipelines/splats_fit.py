@@ -12,7 +12,8 @@ from torch import Tensor
 
 from recon.capture.capture import Points
 from recon.errors import Cancelled
-from recon.evaluate import compare_strip, psnr, save_picture
+from recon.evaluate.metrics import psnr
+from recon.evaluate.previews import compare_strip, save_picture
 from recon.job_checkpoint import write_tensors
 from recon.job_files import write_json
 from recon.pipelines.photo_stages import Prepared, capture_of

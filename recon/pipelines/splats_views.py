@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recon.capture.capture import Camera
 from recon.capture.composite import counted
-from recon.evaluate import HeldOutView
+from recon.evaluate.report_data import HeldOutView
 from recon.pipelines import photo_views
 from recon.pipelines.splats_stages import SplatsContext, model_of
 from recon.splats.render import Pose, render

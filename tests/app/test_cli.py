@@ -47,6 +47,13 @@ def test_help_loads_nothing_heavy():
     assert not {"torch", "numpy", "pydantic", "rich"} & set(out.splitlines()[-1].split())
 
 
+def test_a_batch_and_the_page_begin_without_torch():
+    """It takes seconds and is for the processes of their jobs."""
+    script = "import sys, app.batch, app.engine_local, app.page; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert not {"torch", "kernels"} & set(out.split())
+
+
 def test_version(recon):
     code, out, _ = recon("--version")
     assert code == 0

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from lxml import html
 
-from recon.evaluate import Deformation, ReportData, write_report, write_video
 from recon.evaluate.deformation import FILM_BUDGET
 from recon.evaluate.embedding import embed_film
+from recon.evaluate.report import write_report
+from recon.evaluate.report_data import Deformation, ReportData
+from recon.evaluate.video import write_video
 
 
 def film(path: Path, count: int = 3, side: int = 320) -> Path:

@@ -1,4 +1,7 @@
-"""A pipeline for tests: reads numbers, walks towards their mean at random with checkpoints, writes where it got."""
+"""A pipeline for tests: reads numbers, walks towards their mean at random with checkpoints, writes where it got.
+
+It needs no torch, which takes longer to be loaded than the walk takes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import os
 import time
 from typing import ClassVar
 
-import torch
+import numpy as np
 
 from recon import pipelines
 from recon.config import Config, setting
@@ -51,18 +54,19 @@ def walk(context: Context[ToyConfig]) -> None:
     log(context)
     config = context.config
     mean = json.loads((context.output("read") / "mean.json").read_text())
-    generator = torch.Generator().manual_seed(config.seed)
-    values, first = torch.zeros(config.size), 0
+    generator = np.random.default_rng(config.seed)
+    values, first = np.zeros(config.size), 0
     if found := context.load_checkpoint():
         tensors, state = found
-        values, first = tensors["values"], state["step"]
-        generator.set_state(tensors["generator"])
+        values, first = tensors["values"].numpy(), state["step"]
+        generator.bit_generator.state = state["generator"]
     for step in range(first, config.steps):
-        values = values + 0.1 * (mean - values) + 0.01 * torch.randn(config.size, generator=generator)
+        values = values + 0.1 * (mean - values) + 0.01 * generator.standard_normal(config.size)
         time.sleep(config.pause)
         if step % 5 == 4:
-            context.remember(psnr=float(-(values - mean).abs().mean().log10()))
-            context.save_checkpoint({"values": values, "generator": generator.get_state()}, {"step": step + 1})
+            context.remember(psnr=float(-np.log10(np.abs(values - mean).mean())))
+            state = {"step": step + 1, "generator": generator.bit_generator.state}
+            context.save_checkpoint({"values": values}, state)
         context.progress(step + 1, config.steps, psnr=float(values.mean()))
         if step == config.steps // 2:
             trouble()

@@ -20,7 +20,7 @@ from recon import pipelines
 from recon.capture.capture import Camera
 from recon.capture.load import load
 from recon.errors import InputError
-from recon.evaluate import psnr
+from recon.evaluate.metrics import psnr
 from recon.events import Events, Progress
 from recon.export import read_splats
 from recon.pipelines.evaluate import evaluate_job
