@@ -25,6 +25,11 @@ HELD_BYTES = 64 << 20
 FARTHEST = torch.tensor([1.0] * 3 + [1.0] * 3 + [0.5] * 3 + [2.0])
 """Largest step: mean in standard deviations, log scale, rotation in radians, logit."""
 FARTHEST_COLOUR = 0.5
+LEAST = 1e-6
+"""Curvature that any unknown of a splat has at least, as a share of the largest, both measured by what is farthest.
+
+A needle that turns about itself does not change: of what is left there after rounding, no step is to be made.
+"""
 
 
 class NormalEquations:
@@ -69,17 +74,19 @@ class NormalEquations:
             held += seen.jacobian.held_bytes
             self._views.append((index, seen.jacobian if held <= HELD_BYTES else None, weights))
             self.loss += share * seen.loss
+        limits = farthest(splats).square()
+        self._own = LEAST * (self._blocks[:, DIAGONAL] * limits).amax(1, keepdim=True) / limits
         pull = SCALE_WEIGHT * splats.scales / splats.log_scales.numel()  # gradient and curvature alike
         gradient[:, 3:6] += pull
-        self._blocks[:, DIAGONAL[3:6]] += pull
-        self._pull = pull
+        self._own[:, 3:6] += pull
+        self._blocks[:, DIAGONAL] += self._own
         diagonal.copy_(self._blocks[:, DIAGONAL])
 
     def product(self, p: Tensor) -> Tensor:
         """Return Jᵀ W J p."""
         image = torch.zeros_like(p)
         (geometry, colors), (to_geometry, to_colors) = (unpacked(v, self._splats) for v in (p, image))
-        to_geometry[:, 3:6] = self._pull * geometry[:, 3:6]
+        torch.mul(self._own, geometry, out=to_geometry)
         for index, jacobian, weights in self._views:
             self._fit.check()
             found = (jacobian or self._fit.jacobian(self._splats, index)).gauss_newton(geometry, colors, None, weights)
@@ -110,10 +117,16 @@ def moved(splats: Splats, geometry: Tensor, colors: Tensor) -> Splats:
     return new
 
 
+def farthest(splats: Splats) -> Tensor:
+    """Return the largest step of each splat's geometry (N, 10)."""
+    limits = FARTHEST.repeat(len(splats), 1)
+    limits[:, :3] *= splats.log_scales.mean(1, keepdim=True).exp()
+    return limits
+
+
 def bounded(splats: Splats, step: Tensor, rate: float = 1.0) -> Splats:
     """Return :func:`moved` by a share of a vector of unknowns, first cut to what is believed of a linear model."""
     geometry, colors = unpacked(step, splats)
-    limits = FARTHEST.repeat(len(splats), 1)
-    limits[:, :3] *= splats.log_scales.mean(1, keepdim=True).exp()
+    limits = farthest(splats)
     geometry = geometry.maximum(-limits).minimum(limits)
     return moved(splats, rate * geometry, rate * colors.clamp(-FARTHEST_COLOUR, FARTHEST_COLOUR))

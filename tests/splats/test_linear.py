@@ -12,10 +12,10 @@ from recon.splats import linear
 from recon.splats.config import SplatsConfig
 from recon.splats.fit import Fit
 from recon.splats.initial import splats_at
-from recon.splats.linear import NormalEquations, bounded
+from recon.splats.linear import NormalEquations, bounded, unpacked
 from recon.splats.lm_fit import AllPhotos, LMFit
 from recon.splats.model import Splats
-from recon.splats.sampled_fit import clusters
+from recon.splats.sampled_fit import DAMPING, SampledFit, clusters
 from recon.splats.tiles import sampled_tiles
 
 
@@ -108,6 +108,23 @@ def test_steps_are_bounded() -> None:
     assert ((far.means - splats.means).abs() <= 1.001 * splats.log_scales.mean(1, keepdim=True).exp()).all()
     torch.testing.assert_close(far.log_scales - splats.log_scales, torch.ones(5, 3))
     torch.testing.assert_close(bounded(splats, torch.zeros(5 * 10 + splats.sh.numel())).means, splats.means)
+
+
+def test_a_needle_is_not_turned_about_itself(monkeypatch) -> None:
+    """The picture stays as it is, but for rounding; by its curvature the turn would be without bounds."""
+
+    def turns() -> float:
+        generator = torch.Generator().manual_seed(0)
+        fit = start(SampledFit)
+        fit.step = 90
+        fit.splats.log_scales[:] = torch.tensor([-2.0, -9.0, -9.0001])
+        fit.splats.quats[:] = torch.nn.functional.normalize(torch.randn(len(fit.splats), 4, generator=generator))
+        near = NormalEquations(fit, fit.splats, [0, 3], lambda i: sampled_tiles(40, 48, generator))
+        return float(unpacked(near.precondition(-near.gradient, DAMPING), fit.splats)[0][:, 6].abs().max())
+
+    assert turns() < 1
+    monkeypatch.setattr(linear, "LEAST", 0)
+    assert turns() > 1e3
 
 
 def test_a_sample_stands_for_the_whole() -> None:
