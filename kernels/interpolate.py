@@ -1,6 +1,7 @@
 """Interpolate vertex attributes at the pixels: the public function and its torch operator.
 
-The CPU implementation is C++ (``kernels/cpu/attributes.h``); the twin is ``kernels/reference/interpolate.py``.
+The CPU implementation is C++ (``kernels/cpu/attributes.h``), the GPU's Triton (``kernels/gpu/interpolate.py``); the
+twin is ``kernels/reference/interpolate.py``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from kernels import _cpu
 from kernels.checks import check_count, check_floats, require_dtype
+from kernels.gpu import on_gpu
 from kernels.mesh_arguments import check_faces, check_rast
 
 
@@ -179,3 +181,4 @@ def _backward(ctx: Any, gradient: Tensor | None, da_gradient: Tensor | None) -> 
 
 
 torch.library.register_autograd("egregium::interpolate", _backward, setup_context=_setup_context)
+on_gpu("interpolate", "interpolate_backward")

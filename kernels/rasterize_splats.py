@@ -1,7 +1,8 @@
 """Rasterize 3D Gaussian splats, with gradients to everything: the public function and its torch operator.
 
 The operator ``egregium::rasterize_splats`` renders one camera; its CPU implementation is C++ (``kernels/cpu``), chosen
-at run time for the machine's instruction set. The readable twin is ``kernels/reference/rasterize_splats.py``.
+at run time for the machine's instruction set, the GPU's is Triton (``kernels/gpu/rasterize_splats.py``). The readable
+twin is ``kernels/reference/rasterize_splats.py``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from kernels import _cpu
 from kernels.arguments import check_splats
 from kernels.checks import require_dtype
 from kernels.geometry import splat_planes
+from kernels.gpu import on_gpu
 
 LOG2_255 = 7.994353436858858
 
@@ -390,3 +392,4 @@ def _backward(ctx: Any, image_gradient: Tensor | None, alpha_gradient: Tensor | 
 
 
 torch.library.register_autograd("egregium::rasterize_splats", _backward, setup_context=_setup_context)
+on_gpu("rasterize_splats", "rasterize_splats_backward")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from gpu_operators import as_on_gpu, needs_triton
 
 from kernels import _cpu
 from kernels.rasterize_splats import rasterize_splats as kernel
@@ -21,6 +22,31 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(params=[*_cpu.available_isas(), pytest.param("gpu", marks=needs_triton)])
+def device(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each instruction set of this machine, and the kernels of GPUs, by Triton's interpreter where there is none."""
+    if request.param == "gpu":
+        with as_on_gpu():
+            yield request.param
+        return
+    before = _cpu.isa()
+    _cpu.use_isa(request.param)
+    yield request.param
+    _cpu.use_isa(before)
+
+
+@pytest.fixture(params=["cpu", pytest.param("gpu", marks=needs_triton)])
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The CPU by its best instruction set, then the GPU as :func:`device`."""
+    if request.param == "cpu":
+        yield request.param
+        return
+    with as_on_gpu():
+        # The interpreter takes about as long for 64 splats as for a few; ``device`` is for those numbers that are used.
+        monkeypatch.setattr("kernels.gpu.rasterize_splats.AT_ONCE", 64)
+        yield request.param
 
 
 @pytest.fixture(params=_cpu.available_isas())

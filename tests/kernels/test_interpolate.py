@@ -31,7 +31,7 @@ def test_by_hand():
     assert interpolate(attributes, rast, faces)[1] is None
 
 
-@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("diff_attrs", [None, "all", [1, 3, 3]])
 def test_is_its_twin_with_gradients(shared, diff_attrs):

@@ -154,6 +154,7 @@ def check_meta(arguments: Arguments, got: dict, expected: dict, weights: list, t
             )
 
 
+@pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize("name", SCENES)
 def test_kernel_is_its_twin(name):
     # Needles 100 times as long as wide leave the conic two digits less; ED divides by alphas as small as 1/255.
@@ -179,7 +180,8 @@ def test_many_tiles(shape):
     [{"sh_degree": 2, "render_mode": "RGB+ED"}, {"channels": 2, "rasterize_mode": "antialiased"}],
     ids=["harmonics", "antialiased"],
 )
-def test_every_instruction_set(instruction_set, options):
+@pytest.mark.usefixtures("device")
+def test_every_device(options):
     check_against_twin(random_scene(30, 150, [(37, 20)], backgrounds=True, **options))
 
 

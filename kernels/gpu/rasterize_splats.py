@@ -1,0 +1,439 @@
+"""``egregium::rasterize_splats`` and its backward pass on a GPU; equations and conventions are those of the CPU's.
+
+1. Splats are projected, a lane each, and sorted by depth (stably: ties by number).
+2. Each writes down the tiles that its ellipse touches, row by row of tiles, exactly; a stable sort by tile keeps the
+   order of depth. How many there are is read by the host, once a view: it is what has to be allocated.
+3. A program blends a tile of 16 × 16 pixels, some splats at a time, side by side: what light they leave is a product
+   along them.
+4. Backwards it goes front to back, too: with S = ∂L/∂image · image what lies behind a splat is S less what has been
+   passed. It leaves a row of sums for each splat on a tile, in the order of the splats; these are added up, and turned
+   into gradients. Nothing is added by atomics: the same bits each time.
+
+Of the operator's tensors for the backward pass, ``records`` are as on the CPU; ``runs`` (N, 2) hold a splat's first
+place among the pairs by splat, and their number; ``pairs`` (P, 2) a splat and its place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.gpu.splat_projection import (
+    CHANNEL,
+    DET,
+    LO,
+    LOG2_LEAST_ALPHA,
+    SLACK,
+    TILE,
+    A,
+    B,
+    C,
+    U,
+    V,
+    columns,
+    project,
+    project_backward,
+)
+
+GREATEST_ALPHA = tl.constexpr(0.999)
+LEAST_TRANSMITTANCE = tl.constexpr(1e-4)
+MOMENTS = tl.constexpr(6)
+BLOCK = 128
+"""Splats of a program."""
+AT_ONCE = 8
+"""Splats that a tile looks at together."""
+ROWS = 8
+"""Rows of sums that are added together."""
+WARPS = 8
+"""Of a tile: a thread a pixel."""
+
+
+def rasterize_splats(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    features: Tensor | None,
+    viewmat: Tensor,
+    K: Tensor,
+    background: Tensor | None,
+    mask: Tensor | None,
+    width: int,
+    height: int,
+    sh_degree: int,
+    near_plane: float,
+    far_plane: float,
+    eps2d: float,
+    antialiased: bool,
+    median: bool,
+) -> tuple[Tensor, ...]:
+    """Return image, alpha, medians, records, runs, each tile's first pair, and the pairs."""
+    n, sizes = len(means), _sizes(colors, features, sh_degree, antialiased)
+    channels = sizes["COLORS"] + sizes["FEATURES"]
+    stride = 16 if channels <= 8 else 32
+    records, reach = means.new_empty(n, stride), means.new_empty(n, 4, dtype=torch.int32)
+    scene = (means, quats, scales, opacities, colors, features, viewmat, K)
+    numbers = (n, width, height, near_plane, far_plane, eps2d, colors.shape[1] if sh_degree >= 0 else 0)
+    splats_grid = (max(1, triton.cdiv(n, BLOCK)),)
+    project[splats_grid](*_held(scene, means), *numbers, records, reach, STRIDE=stride, SPLATS=BLOCK, **sizes)
+
+    order = torch.where(reach[:, 1] < 0, torch.inf, records[:, 6]).argsort(stable=True)
+    counts, none = torch.zeros(n, dtype=torch.int32, device=means.device), records.new_empty(0, dtype=torch.int32)
+    columns_of_tiles, rows_of_tiles = (triton.cdiv(size, 16) for size in (width, height))
+    touched = (records, reach, order, n, columns_of_tiles)
+    _touch[splats_grid](*touched, counts, none, none, none, STRIDE=stride, EMIT=False, SPLATS=BLOCK)
+    last = counts.cumsum(0)
+    total = int(last[-1]) if n else 0
+    runs = torch.empty(n, 2, dtype=torch.int32, device=means.device)
+    splat, tile = (torch.empty(total, dtype=torch.int32, device=means.device) for _ in range(2))
+    first = (last - counts).int()
+    _touch[splats_grid](*touched, first, runs, splat, tile, STRIDE=stride, EMIT=True, SPLATS=BLOCK)
+    tile, place = tile.sort(stable=True)
+    tiles = torch.arange(columns_of_tiles * rows_of_tiles + 1, dtype=torch.int32, device=means.device)
+    tile_start = torch.searchsorted(tile, tiles, out_int32=True)
+    pairs = torch.stack([splat[place], place.int()], dim=1)
+
+    image, alpha = means.new_empty(height, width, channels), means.new_empty(height, width)
+    medians = means.new_empty((height, width) if median else (0, 0), dtype=torch.int32)
+    _blend[(len(tiles) - 1,)](
+        records,
+        tile_start,
+        pairs,
+        *_held((background, mask), records),
+        width,
+        height,
+        columns_of_tiles,
+        image,
+        alpha,
+        medians,
+        BACKGROUND=background is not None,
+        MASK=mask is not None,
+        MEDIAN=median,
+        CHANNELS=channels,
+        STRIDE=stride,
+        AT_ONCE=AT_ONCE,
+        num_warps=WARPS,
+    )
+    return image, alpha, medians, records, runs, tile_start, pairs
+
+
+def rasterize_splats_backward(
+    image_gradient: Tensor,
+    alpha_gradient: Tensor | None,
+    image: Tensor,
+    alpha: Tensor,
+    records: Tensor,
+    runs: Tensor,
+    tile_start: Tensor,
+    pairs: Tensor,
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    features: Tensor | None,
+    viewmat: Tensor,
+    K: Tensor,
+    background: Tensor | None,
+    mask: Tensor | None,
+    width: int,
+    height: int,
+    sh_degree: int,
+    near_plane: float,
+    far_plane: float,
+    eps2d: float,
+    antialiased: bool,
+) -> tuple[Tensor, ...]:
+    """Return the gradients to means, quats, scales, opacities, colors, features, viewmat, K and background."""
+    n, sizes = len(means), _sizes(colors, features, sh_degree, antialiased)
+    channels = image.shape[2]
+    wide = triton.next_power_of_2(MOMENTS.value + channels)
+    rows = means.new_zeros(len(pairs), wide)
+    image_gradient = image_gradient.contiguous()
+    _blend_backward[(len(tile_start) - 1,)](
+        records,
+        tile_start,
+        pairs,
+        *_held((mask,), records),
+        width,
+        height,
+        triton.cdiv(width, 16),
+        image,
+        alpha,
+        image_gradient,
+        *_held((alpha_gradient,), records),
+        rows,
+        MASK=mask is not None,
+        ALPHA=alpha_gradient is not None,
+        CHANNELS=channels,
+        STRIDE=records.shape[1],
+        WIDE=wide,
+        AT_ONCE=AT_ONCE,
+        num_warps=WARPS,
+    )
+    sums = means.new_empty(n, wide)
+    _add_up[(max(1, n),)](runs, rows, sums, n, WIDE=wide, ROWS=ROWS, num_warps=1)
+
+    scene = (means, quats, scales, opacities, colors, features, viewmat, K)
+    gradients = [t.new_empty(t.shape) for t in scene[:5] if t is not None]
+    to_features = means.new_empty(0) if features is None else features.new_empty(features.shape)
+    programs = max(1, triton.cdiv(n, BLOCK))
+    camera = means.new_zeros(programs, 16)
+    numbers = (n, width, height, near_plane, far_plane, eps2d, colors.shape[1] if sh_degree >= 0 else 0)
+    project_backward[(programs,)](
+        *_held(scene, means), *numbers, runs, sums, *gradients, to_features, camera, WIDE=wide, SPLATS=BLOCK, **sizes
+    )
+    camera = camera.sum(0, dtype=torch.float64).float()
+    to_viewmat, to_K = viewmat.new_zeros(4, 4), K.new_zeros(3, 3)
+    to_viewmat[:3, :3], to_viewmat[:3, 3] = camera[:9].view(3, 3), camera[9:12]
+    to_K[0, 0], to_K[1, 1], to_K[0, 2], to_K[1, 2] = camera[12:]
+    to_background = ((1 - alpha)[..., None] * image_gradient).sum((0, 1))
+    return *gradients, to_features, to_viewmat, to_K, to_background
+
+
+def _sizes(colors: Tensor, features: Tensor | None, sh_degree: int, antialiased: bool) -> dict[str, Any]:
+    return {
+        "ANTIALIASED": antialiased,
+        "DEGREE": sh_degree,
+        "COLORS": 3 if sh_degree >= 0 else colors.shape[1],
+        "FEATURES": 0 if features is None else features.shape[1],
+    }
+
+
+def _held(tensors: tuple[Tensor | None, ...], some: Tensor) -> list[Tensor]:
+    """Return them contiguous, ``some`` in place of none: a kernel that is told so does not look at it."""
+    return [(some if t is None else t.detach()).contiguous() for t in tensors]
+
+
+@triton.jit
+def _touch(
+    records,
+    reach,
+    order,
+    n,
+    columns_of_tiles,
+    places,
+    runs,
+    splats,
+    tiles,
+    STRIDE: tl.constexpr,
+    EMIT: tl.constexpr,
+    SPLATS: tl.constexpr,
+):
+    """Count the tiles of each splat into ``places``, in ``order``; or, from those on, write them down and the runs."""
+    rank = tl.program_id(0).to(tl.int64) * SPLATS + tl.arange(0, SPLATS)
+    known = rank < n
+    i = tl.load(order + rank, mask=known, other=0)
+    x0 = tl.load(reach + 4 * i, mask=known, other=-1)
+    x1 = tl.load(reach + 4 * i + 1, mask=known, other=-1)
+    y0 = tl.load(reach + 4 * i + 2, mask=known, other=-1)
+    y1 = tl.load(reach + 4 * i + 3, mask=known, other=-1)
+    drawn = x1 >= 0
+    r = records + i * STRIDE
+    u = tl.load(r + U, mask=drawn, other=0.0)
+    v = tl.load(r + V, mask=drawn, other=0.0)
+    a = -tl.load(r + A, mask=drawn, other=-1.0)
+    b = -0.5 * tl.load(r + B, mask=drawn, other=0.0)
+    c = -tl.load(r + C, mask=drawn, other=-1.0)
+    det = tl.load(r + DET, mask=drawn, other=1.0)
+    t = tl.load(r + LO, mask=drawn, other=LOG2_LEAST_ALPHA) - LOG2_LEAST_ALPHA
+    ys = -b / c * tl.sqrt(tl.minimum(t * c / det, 1e16))
+    count = tl.zeros([SPLATS], tl.int32)
+    at = tl.load(places + rank, mask=known & EMIT, other=0)
+    first_row = y0 // TILE
+    rows = tl.where(drawn, y1 // TILE - first_row + 1, 0)
+    for row in range(tl.max(rows, 0)):
+        y = first_row + row
+        top = (y * TILE) + 0.5 - v
+        left, right = columns(u, a, b, t, det, ys, top, top + (TILE - 1))
+        left = tl.minimum(tl.maximum(left - (0.5 + SLACK), x0.to(tl.float32)), x1.to(tl.float32))
+        right = tl.maximum(tl.minimum(right - (0.5 - SLACK), x1.to(tl.float32)), left)
+        first = left.to(tl.int32) // TILE
+        here = tl.where(row < rows, right.to(tl.int32) // TILE - first + 1, 0)
+        if EMIT:
+            for column in range(tl.max(here, 0)):
+                given = column < here
+                tl.store(splats + at + count + column, i.to(tl.int32), mask=given)
+                tl.store(tiles + at + count + column, y * columns_of_tiles + first + column, mask=given)
+        count += here
+    if EMIT:
+        tl.store(runs + 2 * i, at, mask=known)
+        tl.store(runs + 2 * i + 1, count, mask=known)
+    else:
+        tl.store(places + rank, count, mask=known)
+
+
+@triton.jit
+def _pixels(tile, columns_of_tiles, width, height, mask, MASK: tl.constexpr):
+    """Return the tile's pixels: column, row, number, whether there is such a pixel, and whether it is rendered."""
+    inner = tl.arange(0, TILE * TILE)
+    x = tile % columns_of_tiles * TILE + inner % TILE
+    y = tile // columns_of_tiles * TILE + inner // TILE
+    there = (x < width) & (y < height)
+    pixel = y.to(tl.int64) * width + x
+    on = there
+    if MASK:
+        on &= tl.load(mask + pixel, mask=there, other=0) != 0
+    return x, y, pixel, there, on
+
+
+@triton.jit
+def _meet(records, pairs, k, end, x, y, T, STRIDE: tl.constexpr, AT_ONCE: tl.constexpr):
+    """Let splats meet a tile's pixels.
+
+    Returns:
+        record, known: (AT_ONCE,) where the splats' records are, and whether there is one.
+        dx, tau: (AT_ONCE, pixels) offsets in which the ellipse is upright: in (dx, dy) a needle's terms cancel.
+        alpha: likewise, 0 where the splat does not contribute.
+        before: likewise, transmittances in front of the splats, as if none of these were the last.
+    """
+    number = k + tl.arange(0, AT_ONCE)
+    known = number < end
+    splat = tl.load(pairs + 2 * number.to(tl.int64), mask=known, other=0).to(tl.int64)
+    record = records + splat * STRIDE
+    c = tl.load(record + C, mask=known, other=-1.0)
+    inverse = 1.0 / c
+    shear = 0.5 * tl.load(record + B, mask=known, other=0.0) * inverse
+    flat = tl.load(record + DET, mask=known, other=0.0) * inverse
+    lo = tl.load(record + LO, mask=known, other=-100.0)
+    dx = (x + 0.5)[None, :] - tl.load(record + U, mask=known, other=0.0)[:, None]
+    tau = (y + 0.5)[None, :] - tl.load(record + V, mask=known, other=0.0)[:, None] + shear[:, None] * dx
+    exponent = flat[:, None] * dx * dx + lo[:, None] + c[:, None] * tau * tau
+    alpha = tl.where(exponent >= LOG2_LEAST_ALPHA, tl.minimum(tl.exp2(exponent), GREATEST_ALPHA), 0.0)
+    before = T[None, :] * tl.cumprod(1.0 - alpha, 0) / (1.0 - alpha)
+    alpha = tl.where(before >= LEAST_TRANSMITTANCE, alpha, 0.0)
+    return record, known, dx, tau, alpha, before
+
+
+@triton.jit
+def _blend(
+    records,
+    tile_start,
+    pairs,
+    background,
+    mask,
+    width,
+    height,
+    columns_of_tiles,
+    image,
+    alphas,
+    medians,
+    BACKGROUND: tl.constexpr,
+    MASK: tl.constexpr,
+    MEDIAN: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    STRIDE: tl.constexpr,
+    AT_ONCE: tl.constexpr,
+):
+    tile = tl.program_id(0)
+    x, y, pixel, there, on = _pixels(tile, columns_of_tiles, width, height, mask, MASK)
+    T = tl.where(on, 1.0, 0.0)
+    k, end = tl.load(tile_start + tile), tl.load(tile_start + tile + 1)
+    median = tl.full([TILE * TILE], -1, tl.int32)
+    colors = ()
+    for _channel in tl.static_range(CHANNELS):
+        colors = colors + (tl.zeros_like(T),)
+    while (k < end) & (tl.max(T, 0) >= LEAST_TRANSMITTANCE):
+        record, known, _, _, alpha, before = _meet(records, pairs, k, end, x, y, T, STRIDE, AT_ONCE)
+        weight = alpha * before
+        sums = ()
+        for channel in tl.static_range(CHANNELS):
+            color = tl.load(record + CHANNEL + channel, mask=known, other=0.0)
+            sums = sums + (colors[channel] + tl.sum(weight * color[:, None], 0),)
+        colors = sums
+        if MEDIAN:
+            number = k + tl.arange(0, AT_ONCE)
+            splat = tl.load(pairs + 2 * number.to(tl.int64), mask=known, other=0)
+            crosses = (alpha > 0) & (before > 0.5) & (before - weight <= 0.5)
+            found = tl.max(tl.where(crosses, splat[:, None], -1), 0)
+            median = tl.where(found >= 0, found, median)
+        T = tl.min(tl.where(alpha > 0, before - weight, T[None, :]), 0)
+        k += AT_ONCE
+    left = tl.where(on, T, 1.0)
+    tl.store(alphas + pixel, 1.0 - left, mask=there)
+    for channel in tl.static_range(CHANNELS):
+        color = colors[channel]
+        if BACKGROUND:
+            color += left * tl.load(background + channel)
+        tl.store(image + pixel * CHANNELS + channel, color, mask=there)
+    if MEDIAN:
+        tl.store(medians + pixel, median, mask=there)
+
+
+@triton.jit
+def _blend_backward(
+    records,
+    tile_start,
+    pairs,
+    mask,
+    width,
+    height,
+    columns_of_tiles,
+    image,
+    alphas,
+    image_gradient,
+    alpha_gradient,
+    rows,
+    MASK: tl.constexpr,
+    ALPHA: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    STRIDE: tl.constexpr,
+    WIDE: tl.constexpr,
+    AT_ONCE: tl.constexpr,
+):
+    tile = tl.program_id(0)
+    x, y, pixel, _, on = _pixels(tile, columns_of_tiles, width, height, mask, MASK)
+    T = tl.where(on, 1.0, 0.0)
+    behind = tl.zeros_like(T)
+    if ALPHA:
+        shown = 1.0 - tl.load(alphas + pixel, mask=on, other=1.0)
+        behind -= shown * tl.load(alpha_gradient + pixel, mask=on, other=0.0)
+    for channel in tl.static_range(CHANNELS):
+        gradient = tl.load(image_gradient + pixel * CHANNELS + channel, mask=on, other=0.0)
+        behind += gradient * tl.load(image + pixel * CHANNELS + channel, mask=on, other=0.0)
+    k, end = tl.load(tile_start + tile), tl.load(tile_start + tile + 1)
+    while (k < end) & (tl.max(T, 0) >= LEAST_TRANSMITTANCE):
+        record, known, dx, tau, alpha, before = _meet(records, pairs, k, end, x, y, T, STRIDE, AT_ONCE)
+        weight = alpha * before
+        place = tl.load(pairs + 2 * (k + tl.arange(0, AT_ONCE)).to(tl.int64) + 1, mask=known, other=0)
+        row = rows + place.to(tl.int64) * WIDE
+        along = tl.zeros_like(alpha)
+        for channel in tl.static_range(CHANNELS):
+            incoming = tl.load(image_gradient + pixel * CHANNELS + channel, mask=on, other=0.0)[None, :]
+            color = tl.load(record + CHANNEL + channel, mask=known, other=0.0)
+            along += incoming * color[:, None]
+            tl.store(row + MOMENTS + channel, tl.sum(incoming * weight, 1), mask=known)
+        passed = weight * along
+        left = behind[None, :] - (tl.cumsum(passed, 0) - passed)
+        g = tl.where(
+            (alpha > 0) & (alpha < GREATEST_ALPHA), (before * along - left) * (alpha / (1.0 - alpha)), 0.0
+        )  # ∂L/∂ ln α; none where alpha is clamped
+        tl.store(row, tl.sum(g, 1), mask=known)
+        tl.store(row + 1, tl.sum(g * dx, 1), mask=known)
+        tl.store(row + 2, tl.sum(g * dx * dx, 1), mask=known)
+        tl.store(row + 3, tl.sum(g * tau, 1), mask=known)
+        tl.store(row + 4, tl.sum(g * tau * dx, 1), mask=known)
+        tl.store(row + 5, tl.sum(g * tau * tau, 1), mask=known)
+        behind -= tl.sum(passed, 0)
+        T = tl.min(tl.where(alpha > 0, before - weight, T[None, :]), 0)
+        k += AT_ONCE
+
+
+@triton.jit
+def _add_up(runs, rows, sums, n, WIDE: tl.constexpr, ROWS: tl.constexpr):
+    """Add each splat's rows (P, WIDE), which are neighbours, to its sums (n, WIDE)."""
+    i = tl.program_id(0).to(tl.int64)
+    if i < n:
+        first, count = tl.load(runs + 2 * i), tl.load(runs + 2 * i + 1)
+        column = tl.arange(0, WIDE)
+        total = tl.zeros([WIDE], tl.float32)
+        for start in range(0, count, ROWS):
+            row = start + tl.arange(0, ROWS)
+            at = rows + (first + row).to(tl.int64)[:, None] * WIDE + column[None, :]
+            total += tl.sum(tl.load(at, mask=(row < count)[:, None], other=0.0), 0)
+        tl.store(sums + i * WIDE + column, total)
