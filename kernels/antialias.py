@@ -1,7 +1,7 @@
 """Blend the colours on both sides of visible edges, with gradients to the positions: the function and its operator.
 
-The CPU implementation is C++ (``kernels/cpu/crossings.h``, ``silhouettes.cpp``); the readable twin, with the equations,
-is ``kernels/reference/antialias.py``.
+The CPU implementation is C++ (``kernels/cpu/crossings.h``, ``silhouettes.cpp``), the GPU's Triton
+(``kernels/gpu/antialias.py``); the readable twin, with the equations, is ``kernels/reference/antialias.py``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 from kernels import _cpu
 from kernels.checks import check_floats, require_dtype
 from kernels.face_neighbors import face_neighbors
+from kernels.gpu import on_gpu
 from kernels.mesh_arguments import check_faces, check_positions, check_rast
 
 
@@ -138,3 +139,4 @@ def _backward(ctx: Any, gradient: Tensor, _: Any) -> tuple[Any, ...]:
 
 
 torch.library.register_autograd("egregium::antialias", _backward, setup_context=_setup_context)
+on_gpu("antialias", "antialias_backward")

@@ -1,6 +1,7 @@
 """The closest points of a set of triangles: the public function and its torch operator.
 
-The CPU implementation is C++ (``kernels/cpu/nearest.cpp``); the readable twin is ``kernels/reference/nearest.py``.
+The CPU implementation is C++ (``kernels/cpu/nearest.cpp``), the GPU's Triton (``kernels/gpu/nearest.py``); the readable
+twin is ``kernels/reference/nearest.py``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from kernels import _cpu
 from kernels.checks import check_count, check_floats, require_dtype
+from kernels.gpu import on_gpu
 from kernels.mesh_arguments import check_faces, check_indices
 
 
@@ -49,7 +51,7 @@ def nearest(points: Tensor, vertices: Tensor, faces: Tensor | None = None) -> tu
         if not (tensor.detach().abs() < largest).all():
             raise ValueError(f"{name} has a coordinate that is not finite, or beyond ±{largest:.2g}")
     if faces is None:
-        faces = torch.arange(len(vertices), dtype=torch.int32)[:, None].expand(-1, 3)
+        faces = torch.arange(len(vertices), dtype=torch.int32, device=vertices.device)[:, None].expand(-1, 3)
     else:
         check_faces(faces, vertices.device, most=2**31 - 1)
     if len(faces) == 0:
@@ -91,3 +93,4 @@ def _backward(ctx: Any, incoming: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, N
 
 
 torch.library.register_autograd("egregium::nearest", _backward, setup_context=_setup_context)
+on_gpu("nearest")

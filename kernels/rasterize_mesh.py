@@ -1,7 +1,7 @@
 """Rasterize triangles, with gradients to the positions: the public function and its torch operator.
 
-The CPU implementation is C++ (``kernels/cpu/raster.h``, ``fragments.h``); the readable twin, with the equations, is
-``kernels/reference/rasterize_mesh.py``.
+The CPU implementation is C++ (``kernels/cpu/raster.h``, ``fragments.h``), the GPU's Triton
+(``kernels/gpu/rasterize_mesh.py``); the readable twin, with the equations, is ``kernels/reference/rasterize_mesh.py``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kernels import _cpu
 from kernels.checks import check_size, require_dtype
+from kernels.gpu import on_gpu
 from kernels.mesh_arguments import check_faces, check_positions
 
 
@@ -129,3 +130,4 @@ def _backward(ctx: Any, gradient: Tensor | None, db_gradient: Tensor | None) -> 
 
 
 torch.library.register_autograd("egregium::rasterize_mesh", _backward, setup_context=_setup_context)
+on_gpu("rasterize_mesh", "rasterize_mesh_backward")

@@ -1,6 +1,7 @@
 """Look textures up at the pixels: the public function and its torch operator.
 
-The CPU implementation is C++ (``kernels/cpu/texture.h``); the readable twin is ``kernels/reference/texture.py``.
+The CPU implementation is C++ (``kernels/cpu/texture.h``), the GPU's Triton (``kernels/gpu/texture.py``); the readable
+twin is ``kernels/reference/texture.py``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from kernels import _cpu
 from kernels.checks import MOST_PIXELS, check_count, check_floats, require_dtype
+from kernels.gpu import on_gpu
 
 FILTER_MODES = ("nearest", "linear", "linear-mipmap-linear")
 BOUNDARY_MODES = ("wrap", "clamp", "zero")
@@ -171,3 +173,4 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
 
 
 torch.library.register_autograd("egregium::texture", _backward, setup_context=_setup_context)
+on_gpu("texture", "texture_backward")

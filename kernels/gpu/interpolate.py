@@ -47,7 +47,8 @@ def interpolate_backward(
     scene, grid = _scene(attributes, rast, faces, rast_db, diff_attrs)
     spread = wanted[0] and torch.are_deterministic_algorithms_enabled()
     pixels, channels = rast[..., 0].numel(), attributes.shape[2]
-    rows = torch.zeros(3 * pixels if spread else 0, dtype=torch.int64, device=rast.device)
+    # Rows that stay unused add zero to vertices here and there, not all to one.
+    rows = torch.arange(3 * pixels if spread else 0, device=rast.device) % max(1, attributes.shape[:2].numel())
     parts = rast.new_zeros(len(rows), channels)
     _backward[grid](
         *scene,

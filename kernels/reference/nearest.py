@@ -38,5 +38,5 @@ def nearest(points: Tensor, vertices: Tensor, faces: Tensor) -> tuple[Tensor, Te
     distances = torch.cat([torch.where(outside, torch.inf, distances[0])[None], distances[1:]])
     best, kind = distances.min(dim=0)
     squared, face = best.min(dim=1)
-    rows = torch.arange(len(points))
+    rows = torch.arange(len(points), device=points.device)
     return squared, face.int(), weights[kind[rows, face], rows, face]

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from gpu_operators import as_on_gpu, needs_triton
+from gpu_operators import as_on_gpu, interpret, needs_triton
 
 from kernels import _cpu
 from kernels.rasterize_splats import rasterize_splats as kernel
 from kernels.reference.rasterize_splats import rasterize_splats as reference
+
+interpret()
 
 
 @pytest.fixture(autouse=True, scope="module")

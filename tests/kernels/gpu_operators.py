@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -18,23 +19,39 @@ from kernels import gpu
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no Triton for this platform")
 
 
+def interpret() -> None:
+    """Load Triton for its interpreter where there is no GPU, before torch loads it for something else."""
+    if importlib.util.find_spec("triton") and not torch.cuda.is_available():
+        with _interpreted():
+            importlib.import_module("triton.language")
+
+
+@contextmanager
+def _interpreted() -> Iterator[None]:
+    before = os.environ.get("TRITON_INTERPRET")
+    os.environ["TRITON_INTERPRET"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TRITON_INTERPRET"]
+        else:
+            os.environ["TRITON_INTERPRET"] = before
+
+
 @contextmanager
 def as_on_gpu(interpreted: bool = not torch.cuda.is_available()) -> Iterator[None]:
     """Let tensors on the CPU go to what runs the operators on a GPU."""
     library = torch.library.Library("egregium", "IMPL")
-    given = {"TRITON_INTERPRET": "1"} if interpreted else {}
-    before = {name: os.environ.get(name) for name in given}
-    os.environ.update(given)  # read when the kernels' modules are loaded, and when they run
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*Overriding a previously registered kernel")
         for name, run in gpu.OPERATORS.items():
             library.impl(name, _moved(run), "CPU", allow_override=True)
     try:
-        yield
+        with _interpreted() if interpreted else nullcontext():  # read when the kernels' modules are loaded, and run
+            yield
     finally:
         del library  # and with it what it registered
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def _moved(run: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,6 +10,8 @@ from splat_scenes import cast, random_scene
 
 from kernels.antialias import antialias
 from kernels.interpolate import interpolate
+from kernels.nearest import nearest
+from kernels.rasterize_mesh import rasterize_mesh
 from kernels.rasterize_splats import rasterize_splats
 from kernels.texture import texture
 
@@ -38,7 +40,6 @@ def _textured() -> None:
     leaves = [t.requires_grad_() for t in (image, uv, uv_da)]
     seen = texture(*leaves, filter_mode="linear-mipmap-linear", boundary_mode="clamp")
     torch.autograd.grad(seen.sum(), leaves)
-    torch.autograd.grad(texture(image, uv).sum(), uv)
     torch.autograd.grad(texture(image, uv.detach(), filter_mode="nearest").sum(), image)
 
 
@@ -49,9 +50,24 @@ def _antialiased() -> None:
     torch.autograd.grad(antialias(color, rast, positions, faces).sum(), (color, positions))
 
 
+def _rasterized() -> None:
+    positions, faces = random_triangles(0, 30, batch=2)
+    rast, rast_db = rasterize_mesh(positions.requires_grad_(), faces, 17, 13, layers=2)
+    torch.autograd.grad(rast.sum() + rast_db.sum(), positions, retain_graph=True)
+    torch.autograd.grad(rast.sum(), positions)
+
+
+def _near() -> None:
+    for dtype in (torch.float32, torch.float64):
+        vertices, faces = torch.rand(40, 3, dtype=dtype), random_triangles(0, 30)[1]
+        nearest(torch.rand(9, 3, dtype=dtype), vertices, faces)
+
+
 SCENES: tuple[Callable[[], None], ...] = (
     _interpolated,
     _textured,
     _antialiased,
+    _rasterized,
+    _near,
     _splats,
 )

@@ -9,6 +9,7 @@ from thread_counts import check_same_bits
 
 from kernels.antialias import antialias
 from kernels.face_neighbors import face_neighbors
+from kernels.gpu.face_neighbors import face_neighbors as face_neighbors_on_gpu
 from kernels.rasterize_mesh import rasterize_mesh
 from kernels.reference.antialias import antialias as reference
 from kernels.reference.antialias import neighbors_of
@@ -106,7 +107,14 @@ def scenes() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     return {"sphere": (view(one[0], 1), one[1]), "two": (view(two[0], 2), two[1]), "soup": (soup, doubled)}
 
 
-@pytest.mark.usefixtures("instruction_set")
+@pytest.fixture
+def wide_programs(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a program have more pairs of pixels than a GPU would: Triton's interpreter is faster so."""
+    if device == "gpu" and not torch.cuda.is_available():
+        monkeypatch.setattr("kernels.gpu.antialias.PAIRS", 256)
+
+
+@pytest.mark.usefixtures("wide_programs")
 @pytest.mark.parametrize("name", scenes())
 def test_is_its_twin_with_gradients(name):
     positions, faces = scenes()[name]
@@ -122,6 +130,75 @@ def test_is_its_twin_with_gradients(name):
     assert (results[1][0] != color).any(dim=-1).sum() > 20
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one.double(), other, atol=1e-5 * other.abs().max().item(), rtol=1e-4)
+
+
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("size", [(1, 1, 1), (2, 1, 37), (1, 67, 1), (3, 5, 2)])
+def test_images_of_any_size(size):
+    """An upright and a level edge, in images that end within a GPU program's pixels, or within which it ends."""
+    batch, height, width = size
+    corners = [(-0.15, -3.0), (-0.01, 3.0), (-30.0, 0.0), (-30.0, 0.1), (30.0, 0.1)]
+    positions = torch.tensor([[x + 0.05 * image, y, 0, 1] for image in range(batch) for x, y in corners])
+    positions = positions.view(batch, 5, 4)
+    faces = torch.tensor([[0, 1, 2], [3, 4, 1]], dtype=torch.int32)
+    rast, _ = rasterize_mesh(positions, faces, width, height)
+    color = torch.rand(batch, height, width, 2, generator=torch.Generator().manual_seed(0))
+    results = []
+    for function in (antialias, reference):
+        leaves = [t.clone().requires_grad_() for t in (color, positions)]
+        seen = function(leaves[0], rast, leaves[1], faces)
+        gradients = torch.autograd.grad((seen**2).sum(), leaves, allow_unused=True)
+        results.append([seen, *(torch.zeros(1) if g is None else g for g in gradients)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other.expand_as(one), atol=1e-5 * max(1, other.abs().max().item()), rtol=1e-4)
+    assert torch.equal(results[0][0], color) == (size == (1, 1, 1))
+
+
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize(("height", "faces"), [(0, 5), (4, 0)])
+def test_nothing_to_antialias(height, faces):
+    positions, every = random_triangles(1, 5)
+    positions.requires_grad_()
+    color = torch.rand(1, height, 3, 2).requires_grad_()
+    seen = antialias(color, torch.ones(1, height, 3, 4), positions, every[:faces])
+    assert torch.equal(seen, color)
+    to_color, to_positions = torch.autograd.grad(seen.sum(), (color, positions))
+    assert torch.equal(to_color, torch.ones_like(color))
+    assert not to_positions.any()
+
+
+@pytest.mark.usefixtures("wide_programs")
+@pytest.mark.filterwarnings("ignore:invalid value")  # numpy's, of Triton's interpreter
+def test_numbers_that_are_no_triangle_and_vertices_that_are_not_finite():
+    positions, faces = scenes()["soup"]
+    rast, _ = rasterize_mesh(positions, faces, 9, 7)
+    rast[..., 3] *= torch.rand(rast.shape[:3], generator=torch.Generator().manual_seed(0)) < 0.8
+    color = torch.rand(1, 7, 9, 2, generator=torch.Generator().manual_seed(0))
+    background = (rast[..., 3] == 0).nonzero()[:4]
+    expected = antialias(color, rast, positions, faces)
+    rast[*background.T, 3] = torch.tensor([-1.0, len(faces) + 1, float("nan"), float("inf")])
+    assert torch.equal(antialias(color, rast, positions, faces), expected)
+    positions = positions.clone()
+    positions[0, :20, 1] = float("inf")
+    positions[0, 20:30] = float("nan")
+    assert antialias(color, rast, positions, faces).isfinite().all()
+
+
+@pytest.mark.usefixtures("wide_programs")
+def test_gradients_are_the_same_when_they_must_be_deterministic():
+    positions, faces = scenes()["two"]
+    rast, _ = rasterize_mesh(positions, faces, 15, 14)
+    color = torch.rand(1, 14, 15, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    leaves = (color, positions.requires_grad_())
+    torch.use_deterministic_algorithms(True)
+    try:
+        loss = (antialias(color, rast, positions, faces) ** 2).sum()
+        one, again = (torch.autograd.grad(loss, leaves, retain_graph=True) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for first, second, other in zip(one, again, torch.autograd.grad(loss, leaves), strict=True):
+        assert torch.equal(first, second)
+        torch.testing.assert_close(first, other, atol=1e-5 * other.abs().max().item(), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", scenes())
@@ -141,20 +218,27 @@ def test_twins_gradients_are_finite_differences(name):
     torch.testing.assert_close((gradient * direction).sum(), slope, rtol=1e-4, atol=1e-6)
 
 
+FAN = torch.tensor([[0, 1, 2], [1, 0, 3], [0, 1, 4], [2, 1, 5]], dtype=torch.int32)
+COLLAPSED = torch.tensor([[0, 1, 2], [0, 1, 1], [0, 0, 1], [1, 0, 3], [1, 1, 1], [2, 2, 2]], dtype=torch.int32)
+"""Two triangles with a common edge, and triangles collapsed onto that edge, a corner of it and both."""
+
+
 def test_neighbors():
     for _, faces in scenes().values():
         assert face_neighbors(faces).tolist() == neighbors_of(faces.tolist())
-    fan = torch.tensor([[0, 1, 2], [1, 0, 3], [0, 1, 4], [2, 1, 5]], dtype=torch.int32)
-    assert face_neighbors(fan).tolist() == [[3, -1, -1], [-1, -1, -1], [-1, -1, -1], [-1, -1, 0]]
-    assert face_neighbors(fan[:0]).shape == (0, 3)
-    # Of two triangles with a common edge, and triangles collapsed onto that edge, a corner of it and both.
-    collapsed = torch.tensor([[0, 1, 2], [0, 1, 1], [0, 0, 1], [1, 0, 3], [1, 1, 1], [2, 2, 2]], dtype=torch.int32)
+    assert face_neighbors(FAN).tolist() == [[3, -1, -1], [-1, -1, -1], [-1, -1, -1], [-1, -1, 0]]
+    assert face_neighbors(FAN[:0]).shape == (0, 3)
     nothing = [-1, -1, -1]
-    assert face_neighbors(collapsed).tolist() == [[-1, -1, 3], nothing, nothing, [-1, -1, 0], nothing, nothing]
-    assert face_neighbors(collapsed[1:3]).tolist() == [nothing, nothing]
-    assert neighbors_of(collapsed.tolist()) == face_neighbors(collapsed).tolist()
+    assert face_neighbors(COLLAPSED).tolist() == [[-1, -1, 3], nothing, nothing, [-1, -1, 0], nothing, nothing]
+    assert face_neighbors(COLLAPSED[1:3]).tolist() == [nothing, nothing]
+    assert neighbors_of(COLLAPSED.tolist()) == face_neighbors(COLLAPSED).tolist()
     with pytest.raises(ValueError, match="faces must be int32"):
         face_neighbors(torch.zeros(1, 3))
+
+
+def test_neighbors_found_on_a_gpu_are_the_same():
+    for faces in (*(faces for _, faces in scenes().values()), FAN, FAN[:0], COLLAPSED, COLLAPSED[1:3]):
+        assert torch.equal(face_neighbors_on_gpu(faces), face_neighbors(faces))
 
 
 def test_same_bits_with_any_number_of_threads_and_given_neighbors():

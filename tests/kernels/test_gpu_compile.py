@@ -36,7 +36,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 def test_every_kernel_compiles(compiled):
     names = {one["kernel"] for one in compiled}
-    assert {name.partition(".")[0] for name in names} == {name.removesuffix("_backward") for name in gpu.OPERATORS}
+    assert {name.partition(".")[0] for name in names} >= {name.removesuffix("_backward") for name in gpu.OPERATORS}
     for name in names:
         assert {one["target"] for one in compiled if one["kernel"] == name} == set(TARGETS)
 

@@ -9,13 +9,34 @@ from thread_counts import check_same_bits
 from kernels.reference.texture import texture as reference
 from kernels.texture import BOUNDARY_MODES, FILTER_MODES, halve, texture
 
+PIXELS = (2, 11, 7)
+"""On a GPU a program's 128 pixels end in the midst of an image."""
 
-def lookups(seed: int, height: int, width: int, batch: int = 2) -> tuple[torch.Tensor, ...]:
+
+def lookups(
+    seed: int, height: int, width: int, batch: int = 2, channels: int = 3, pixels: tuple[int, ...] = PIXELS
+) -> tuple[torch.Tensor, ...]:
     g = torch.Generator().manual_seed(seed)
-    images = torch.rand(batch, height, width, 3, generator=g)
-    uv = 3 * torch.rand(2, 11, 7, 2, generator=g) - 1
-    uv_da = torch.randn(2, 11, 7, 4, generator=g) * torch.exp(torch.randn(2, 11, 7, 1, generator=g)) * 0.2
+    images = torch.rand(batch, height, width, channels, generator=g)
+    uv = 3 * torch.rand(*pixels, 2, generator=g) - 1
+    uv_da = torch.randn(*pixels, 4, generator=g) * torch.exp(torch.randn(*pixels, 1, generator=g)) * 0.2
     return images, uv, uv_da
+
+
+def check_is_its_twin(inputs: tuple[torch.Tensor, ...], filter_mode: str, boundary_mode: str) -> None:
+    results = []
+    for function, dtype in ((texture, torch.float32), (reference, torch.float64)):
+        leaves = [t.to(dtype).requires_grad_() for t in inputs]
+        seen = function(*leaves, filter_mode=filter_mode, boundary_mode=boundary_mode)
+        weights = torch.randn(seen.shape, generator=torch.Generator().manual_seed(2))
+        gradients = torch.autograd.grad((seen * weights).sum(), leaves, allow_unused=True)
+        results.append([seen, *gradients])
+    for one, other in zip(*results, strict=True):
+        if other is None:
+            assert one is None or not one.any()
+        else:
+            tolerance = 1e-5 * max(1, other.abs().amax().item() if other.numel() else 0)
+            torch.testing.assert_close(one.double(), other, atol=tolerance, rtol=0)
 
 
 def at(*uv: float) -> torch.Tensor:
@@ -74,25 +95,61 @@ def test_level_is_the_footprints_longest_axis(function):
             assert abs(seen.item() - expected) < 1e-5
 
 
-@pytest.mark.usefixtures("instruction_set")
-@pytest.mark.parametrize("size", [(8, 8), (7, 5), (1, 9), (1, 1), (13, 16)])
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize(("size", "batch"), [((8, 8), 1), ((7, 5), 2), ((1, 9), 2), ((1, 1), 1), ((13, 16), 2)])
 @pytest.mark.parametrize("filter_mode", FILTER_MODES)
-def test_is_its_twin_with_gradients(size, filter_mode):
+def test_is_its_twin_with_gradients(size, batch, filter_mode):
     for boundary_mode in BOUNDARY_MODES:
-        for batch in (1, 2):
-            results = []
-            for function, dtype in ((texture, torch.float32), (reference, torch.float64)):
-                leaves = [t.to(dtype).requires_grad_() for t in lookups(1, *size, batch=batch)]
-                seen = function(*leaves, filter_mode=filter_mode, boundary_mode=boundary_mode)
-                weights = torch.randn(seen.shape, generator=torch.Generator().manual_seed(2))
-                gradients = torch.autograd.grad((seen * weights).sum(), leaves, allow_unused=True)
-                results.append([seen, *gradients])
-            for one, other in zip(*results, strict=True):
-                if other is None:
-                    assert one is None or not one.any()
-                else:
-                    tolerance = 1e-5 * max(1, other.abs().max().item())
-                    torch.testing.assert_close(one.double(), other, atol=tolerance, rtol=0)
+        check_is_its_twin(lookups(1, *size, batch), filter_mode, boundary_mode)
+
+
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize(
+    ("pixels", "channels"), [((1, 1, 1), 1), ((1, 1, 129), 2), ((3, 5, 1), 17), ((0, 3, 4), 3), ((1, 0, 4), 3)]
+)
+def test_any_number_of_pixels_and_channels(pixels, channels):
+    batch = max(1, pixels[0])
+    check_is_its_twin(lookups(6, 6, 9, batch, channels, pixels), "linear-mipmap-linear", "wrap")
+
+
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("filter_mode", FILTER_MODES)
+def test_places_beyond_all_bounds(filter_mode):
+    """Where u or v is no number, what is seen is black and moves nothing, whatever the gradient there."""
+    ends = torch.tensor([0.3, 0.9, 3.4, -2.6, 1e30, -1e30, math.inf, -math.inf, math.nan])
+    uv = torch.cartesian_prod(ends, ends).view(1, 9, 9, 2)
+    uv_da = torch.tensor([0.0, 0.1, 1e8]).repeat(27).view(1, 9, 9, 1) * torch.ones(4)
+    finite = uv.isfinite().all(dim=-1)
+    image = torch.rand(1, 4, 6, 2, generator=torch.Generator().manual_seed(0))
+    for boundary_mode in BOUNDARY_MODES:
+        modes = {"filter_mode": filter_mode, "boundary_mode": boundary_mode}
+        leaves = [t.clone().requires_grad_() for t in (image, uv)]
+        seen = texture(*leaves, uv_da, **modes)
+        assert not seen[~finite].any()
+        expected = reference(image.double(), uv.double(), uv_da.double(), **modes)
+        torch.testing.assert_close(seen.double(), expected, atol=1e-6, rtol=0)
+        weights = torch.where(finite, 1.0, math.nan)[..., None]
+        to_image, to_uv = torch.autograd.grad((seen * weights).sum(), leaves)
+        assert to_image.isfinite().all()
+        assert to_uv[finite].isfinite().all()
+        just_left = texture(image, at(-1e-9, 0.1), **{**modes, "filter_mode": "nearest"})
+        assert (just_left == image[0, 0, [0, -1]]).all(dim=-1).any() or boundary_mode == "zero"
+
+
+@pytest.mark.usefixtures("device")
+@pytest.mark.parametrize("filter_mode", FILTER_MODES)
+def test_gradients_are_the_same_when_they_must_be_deterministic(filter_mode):
+    image, uv, uv_da = (t.requires_grad_() for t in lookups(7, 7, 5, batch=1))
+    leaves = (image, uv, uv_da) if filter_mode == "linear-mipmap-linear" else (image, uv)
+    torch.use_deterministic_algorithms(True)
+    try:
+        loss = (texture(image, uv, uv_da, filter_mode=filter_mode) ** 2).sum()
+        one, again = (torch.autograd.grad(loss, leaves, retain_graph=True) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for first, second, other in zip(one, again, torch.autograd.grad(loss, leaves), strict=True):
+        assert torch.equal(first, second)
+        torch.testing.assert_close(first, other, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("filter_mode", ["linear", "linear-mipmap-linear"])
