@@ -29,7 +29,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(ROOT)])
     environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
     program = Path(__file__).with_name("gpu_compiled.py")
-    done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -50,6 +50,21 @@ def test_is_its_twin_with_gradients(shared, diff_attrs):
         torch.testing.assert_close(one.double(), other, atol=1e-5 * other.abs().max().item(), rtol=1e-5)
 
 
+@pytest.mark.usefixtures("device")
+def test_gradients_are_the_same_when_they_must_be_deterministic():
+    attributes, rast, faces, rast_db = scene(7)
+    leaf = attributes.requires_grad_()
+    torch.use_deterministic_algorithms(True)
+    try:
+        values, derivatives = interpolate(leaf, rast, faces, rast_db, [1, 3])
+        loss = (values**2).sum() + (derivatives**2).sum()
+        one, again = (torch.autograd.grad(loss, leaf, retain_graph=True)[0] for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(one, again)
+    torch.testing.assert_close(one, torch.autograd.grad(loss, leaf)[0], atol=1e-5, rtol=1e-5)
+
+
 def test_derivatives_are_differences_of_neighbouring_pixels():
     """In float64, at pixels whose neighbours see the same triangle of a fine image."""
     positions, faces = random_triangles(2, 4, vertices=6)
