@@ -45,13 +45,14 @@ def as_on_gpu(interpreted: bool = not torch.cuda.is_available()) -> Iterator[Non
     library = torch.library.Library("egregium", "IMPL")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*Overriding a previously registered kernel")
+        warnings.filterwarnings("ignore", category=RuntimeWarning, module="triton")  # NumPy's, of lanes that are masked
         for name, run in gpu.OPERATORS.items():
             library.impl(name, _moved(run), "CPU", allow_override=True)
-    try:
-        with _interpreted() if interpreted else nullcontext():  # read when the kernels' modules are loaded, and run
-            yield
-    finally:
-        del library  # and with it what it registered
+        try:
+            with _interpreted() if interpreted else nullcontext():  # read when the kernels' modules are loaded, and run
+                yield
+        finally:
+            del library  # and with it what it registered
 
 
 def _moved(run: Callable[..., Any]) -> Callable[..., Any]:
