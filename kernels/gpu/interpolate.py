@@ -234,6 +234,8 @@ def _backward(
         tl.store(to_rast + 4 * pixel + 2, tl.zeros_like(u), mask=inside)
         tl.store(to_rast + 4 * pixel + 3, tl.zeros_like(u), mask=inside)
     for axis in tl.static_range(2):
+        if SPREAD:
+            tl.debug_barrier()  # what is added to below may have been written by another thread
         to_du = tl.zeros([PIXELS], tl.float32)
         to_dv = tl.zeros([PIXELS], tl.float32)
         for d in range(DERIVATIVES):
