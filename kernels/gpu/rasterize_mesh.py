@@ -18,6 +18,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.gpu.fragments import resolve, resolve_backward
+from kernels.gpu.triangles import barycentrics, corner_of, corners_of
+
 SIDE = tl.constexpr(16)
 """Of a tile, in pixels."""
 ROW = tl.constexpr(16)
@@ -57,7 +60,7 @@ def rasterize_mesh(positions: Tensor, faces: Tensor, width: int, height: int, la
     rast_db = torch.empty_like(rast)
     _forward[(tiles,)](*scene, rows, order, owner, starts, layers, rast, AT_ONCE=AT_ONCE, num_warps=WARPS)
     pixels = layers * images * height * width
-    _resolve[_grid(pixels)](*scene, pixels, rast, rast_db, PIXELS=BLOCK)
+    resolve[_grid(pixels)](*scene, pixels, rast, rast_db, PIXELS=BLOCK)
     return rast, rast_db
 
 
@@ -73,7 +76,7 @@ def rasterize_mesh_backward(
     rows = torch.arange(3 * pixels if spread else 0, device=rast.device) % max(1, positions.shape[:2].numel())
     parts = rast.new_zeros(len(rows), 4)
     gradient = gradient.contiguous()
-    _backward[_grid(pixels)](
+    resolve_backward[_grid(pixels)](
         positions.contiguous(),
         faces.contiguous(),
         images,
@@ -99,62 +102,6 @@ def rasterize_mesh_backward(
 
 def _grid(lanes: int) -> tuple[int]:
     return (max(1, triton.cdiv(lanes, BLOCK)),)
-
-
-@triton.jit
-def _corner(positions, vertex, there, half_width, half_height):
-    """Return X w, Y w, z and w of a vertex."""
-    x = tl.load(positions + 4 * vertex, mask=there, other=0.0).to(tl.float64)
-    y = tl.load(positions + 4 * vertex + 1, mask=there, other=0.0).to(tl.float64)
-    z = tl.load(positions + 4 * vertex + 2, mask=there, other=0.0).to(tl.float64)
-    w = tl.load(positions + 4 * vertex + 3, mask=there, other=0.0).to(tl.float64)
-    return (x + w) * half_width, (y + w) * half_height, z, w
-
-
-@triton.jit
-def _corners(positions, faces, image, face, there, vertices, width, height):
-    """Return a triangle's rows of positions, whether all of it is there and finite, and its corners."""
-    i = tl.load(faces + 3 * face, mask=there, other=-1)
-    j = tl.load(faces + 3 * face + 1, mask=there, other=-1)
-    k = tl.load(faces + 3 * face + 2, mask=there, other=-1)
-    there = (i >= 0) & (j >= 0) & (k >= 0) & (i < vertices) & (j < vertices) & (k < vertices)
-    i, j, k = image * vertices + i, image * vertices + j, image * vertices + k
-    X0, Y0, z0, w0 = _corner(positions, i, there, 0.5 * width, 0.5 * height)
-    X1, Y1, z1, w1 = _corner(positions, j, there, 0.5 * width, 0.5 * height)
-    X2, Y2, z2, w2 = _corner(positions, k, there, 0.5 * width, 0.5 * height)
-    # Sums of finite floats are finite in double.
-    whole = X0 + Y0 + z0 + w0 + X1 + Y1 + z1 + w1 + X2 + Y2 + z2 + w2
-    there = there & (tl.abs(whole) < float("inf"))
-    return i, j, k, there, X0, Y0, z0, w0, X1, Y1, z1, w1, X2, Y2, z2, w2
-
-
-@triton.jit
-def _cross(X0, Y0, w0, X1, Y1, w1):
-    return Y0 * w1 - w0 * Y1, w0 * X1 - X0 * w1, X0 * Y1 - Y0 * X1
-
-
-@triton.jit
-def _barycentrics(x, y, X0, Y0, w0, X1, Y1, w1, X2, Y2, w2):
-    """Return the rows of M⁻¹ and det M, for positions relative to (x, y)."""
-    X0, X1, X2 = tl.fma(-x, w0, X0), tl.fma(-x, w1, X1), tl.fma(-x, w2, X2)
-    Y0, Y1, Y2 = tl.fma(-y, w0, Y0), tl.fma(-y, w1, Y1), tl.fma(-y, w2, Y2)
-    A0, B0, C0 = _cross(X1, Y1, w1, X2, Y2, w2)
-    A1, B1, C1 = _cross(X2, Y2, w2, X0, Y0, w0)
-    A2, B2, C2 = _cross(X0, Y0, w0, X1, Y1, w1)
-    determinant = C0 * w0 + C1 * w1 + C2 * w2
-    inverse = 1 / tl.where(determinant == 0, 1.0, determinant)
-    return (
-        A0 * inverse,
-        B0 * inverse,
-        C0 * inverse,
-        A1 * inverse,
-        B1 * inverse,
-        C1 * inverse,
-        A2 * inverse,
-        B2 * inverse,
-        C2 * inverse,
-        determinant,
-    )
 
 
 @triton.jit
@@ -197,7 +144,7 @@ def _bound(positions, faces, images, vertices, triangles, width, height, count, 
     place = tl.program_id(0).to(tl.int64) * TRIANGLES + tl.arange(0, TRIANGLES)
     there = place < count
     image, face = place // triangles, place % triangles
-    _, _, _, whole, X0, Y0, z0, w0, X1, Y1, z1, w1, X2, Y2, z2, w2 = _corners(
+    _, _, _, whole, X0, Y0, z0, w0, X1, Y1, z1, w1, X2, Y2, z2, w2 = corners_of(
         positions, faces, image, face, there, vertices, width, height
     )
     low_x = tl.full([TRIANGLES], float("inf"), tl.float64)
@@ -268,11 +215,11 @@ def _pair(
     column = tl.load(bounds + 4 * place, mask=there, other=0) + number % columns
     line = tl.load(bounds + 4 * place + 1, mask=there, other=0) + number // columns
     image, face = place // triangles, place % triangles
-    _, _, _, whole, X0, Y0, z0, w0, X1, Y1, z1, w1, X2, Y2, z2, w2 = _corners(
+    _, _, _, whole, X0, Y0, z0, w0, X1, Y1, z1, w1, X2, Y2, z2, w2 = corners_of(
         positions, faces, image, face, there, vertices, width, height
     )
     x, y = (column * SIDE).to(tl.float64) + 0.5, (line * SIDE).to(tl.float64) + 0.5
-    A0, B0, C0, A1, B1, C1, A2, B2, C2, determinant = _barycentrics(x, y, X0, Y0, w0, X1, Y1, w1, X2, Y2, w2)
+    A0, B0, C0, A1, B1, C1, A2, B2, C2, determinant = barycentrics(x, y, X0, Y0, w0, X1, Y1, w1, X2, Y2, w2)
     seen = whole & (determinant != 0) & (determinant == determinant)
     seen &= (_outside(A0, B0, C0) | _outside(A1, B1, C1) | _outside(A2, B2, C2)) == 0
     across, down = tl.cdiv(width, SIDE), tl.cdiv(height, SIDE)
@@ -369,8 +316,8 @@ def _draw_exactly(
         for edge in range(3):
             i = image * vertices + tl.load(corners + edge)
             j = image * vertices + tl.load(corners + (edge + 1) % 3)
-            Xi, Yi, _, wi = _corner(positions, i, True, 0.5 * width, 0.5 * height)
-            Xj, Yj, _, wj = _corner(positions, j, True, 0.5 * width, 0.5 * height)
+            Xi, Yi, _, wi = corner_of(positions, i, True, 0.5 * width, 0.5 * height)
+            Xj, Yj, _, wj = corner_of(positions, j, True, 0.5 * width, 0.5 * height)
             visible &= _side(Xi, Yi, wi, Xj, Yj, wj, x + (left + 0.5), y + (top + 0.5)) * orientation > 0
         seen = tl.where(visible, key, seen)
     return seen
@@ -448,133 +395,3 @@ def _forward(
         tl.store(rast + 4 * at + 3, number, mask=(column < width) & (line < height))
         before = seen
         last = tl.where(tl.max(seen, 0) >= 0, last, first)  # behind nothing is nothing
-
-
-@triton.jit
-def _fragments(positions, faces, images, vertices, triangles, width, height, pixels, rast, PIXELS: tl.constexpr):
-    """Return the pixels, whether there are such, what they see: rows of positions, z, and M⁻¹ relative to the pixel.
-
-    So its own barycentrics are the last column.
-    """
-    pixel = tl.program_id(0).to(tl.int64) * PIXELS + tl.arange(0, PIXELS)
-    inside = pixel < pixels
-    number = tl.load(rast + 4 * pixel + 3, mask=inside, other=0.0)
-    seen = (number >= 1) & (number <= triangles)
-    face = tl.where(seen, number, 1.0).to(tl.int32).to(tl.int64) - 1
-    image = pixel // (width * height) % images
-    x = (pixel % width).to(tl.float64) + 0.5
-    y = (pixel // width % height).to(tl.float64) + 0.5
-    i, j, k, seen, X0, Y0, z0, w0, X1, Y1, z1, w1, X2, Y2, z2, w2 = _corners(
-        positions, faces, image, face, seen, vertices, width, height
-    )
-    A0, B0, C0, A1, B1, C1, A2, B2, C2, _ = _barycentrics(x, y, X0, Y0, w0, X1, Y1, w1, X2, Y2, w2)
-    return pixel, inside, seen, x, y, i, j, k, z0, z1, z2, A0, B0, C0, A1, B1, C1, A2, B2, C2
-
-
-@triton.jit
-def _resolve(positions, faces, images, vertices, triangles, width, height, pixels, rast, rast_db, PIXELS: tl.constexpr):
-    """Write u, v, z/w and the slopes."""
-    pixel, inside, seen, _, _, _, _, _, z0, z1, z2, A0, B0, C0, A1, B1, C1, A2, B2, C2 = _fragments(
-        positions, faces, images, vertices, triangles, width, height, pixels, rast, PIXELS
-    )
-    inverse = 1 / tl.where(seen, C0 + C1 + C2, 1.0)
-    u, v, a, b = C0 * inverse, C1 * inverse, A0 + A1 + A2, B0 + B1 + B2
-    rast += 4 * pixel
-    rast_db += 4 * pixel
-    _show(rast, u, seen, inside)
-    _show(rast + 1, v, seen, inside)
-    _show(rast + 2, C0 * z0 + C1 * z1 + C2 * z2, seen, inside)
-    _show(rast_db, (A0 - u * a) * inverse, seen, inside)
-    _show(rast_db + 1, (B0 - u * b) * inverse, seen, inside)
-    _show(rast_db + 2, (A1 - v * a) * inverse, seen, inside)
-    _show(rast_db + 3, (B1 - v * b) * inverse, seen, inside)
-
-
-@triton.jit
-def _show(to, value, seen, inside):
-    tl.store(to, tl.where(seen, value, 0.0).to(tl.float32), mask=inside)
-
-
-@triton.jit
-def _incoming(gradient, place, pixel, seen):
-    return tl.load(gradient + 4 * pixel + place, mask=seen, other=0.0).to(tl.float64)
-
-
-@triton.jit
-def _give(to, rows, parts, pixel, corner: tl.constexpr, row, seen, x, y, z, w, SPREAD: tl.constexpr):
-    """Add a corner's part of the gradient, or write it down to be added in order."""
-    if SPREAD:
-        tl.store(rows + 3 * pixel + corner, row, mask=seen)
-        place = parts + 4 * (3 * pixel + corner)
-        tl.store(place, x.to(tl.float32), mask=seen)
-        tl.store(place + 1, y.to(tl.float32), mask=seen)
-        tl.store(place + 2, z.to(tl.float32), mask=seen)
-        tl.store(place + 3, w.to(tl.float32), mask=seen)
-    else:
-        place = to + 4 * row
-        tl.atomic_add(place, x.to(tl.float32), mask=seen, sem="relaxed")
-        tl.atomic_add(place + 1, y.to(tl.float32), mask=seen, sem="relaxed")
-        tl.atomic_add(place + 2, z.to(tl.float32), mask=seen, sem="relaxed")
-        tl.atomic_add(place + 3, w.to(tl.float32), mask=seen, sem="relaxed")
-
-
-@triton.jit
-def _backward(
-    positions,
-    faces,
-    images,
-    vertices,
-    triangles,
-    width,
-    height,
-    pixels,
-    rast,
-    gradient,
-    db_gradient,
-    result,
-    rows,
-    parts,
-    SLOPES: tl.constexpr,
-    SPREAD: tl.constexpr,
-    PIXELS: tl.constexpr,
-):
-    pixel, _, seen, x, y, i, j, k, z0, z1, z2, A0, B0, C0, A1, B1, C1, A2, B2, C2 = _fragments(
-        positions, faces, images, vertices, triangles, width, height, pixels, rast, PIXELS
-    )
-    # N = M⁻¹ has the rows (A, B, C), and p = (0, 0, 1). From u, v, z/w and the slopes back to N, nA of A and so on.
-    inverse = 1 / tl.where(seen, C0 + C1 + C2, 1.0)
-    u, v = C0 * inverse, C1 * inverse
-    to_u, to_v, to_depth = (
-        _incoming(gradient, 0, pixel, seen),
-        _incoming(gradient, 1, pixel, seen),
-        _incoming(gradient, 2, pixel, seen),
-    )
-    uX, uY, vX, vY = tl.zeros_like(u), tl.zeros_like(u), tl.zeros_like(u), tl.zeros_like(u)
-    to_total = tl.zeros_like(u)
-    if SLOPES:
-        a, b = A0 + A1 + A2, B0 + B1 + B2
-        uX, uY = _incoming(db_gradient, 0, pixel, seen) * inverse, _incoming(db_gradient, 1, pixel, seen) * inverse
-        vX, vY = _incoming(db_gradient, 2, pixel, seen) * inverse, _incoming(db_gradient, 3, pixel, seen) * inverse
-        to_u -= uX * a + uY * b
-        to_v -= vX * a + vY * b
-        to_total -= uX * (A0 - u * a) + uY * (B0 - u * b) + vX * (A1 - v * a) + vY * (B1 - v * b)
-    to_total = inverse * (to_total - to_u * u - to_v * v)
-    nA2, nB2 = -uX * u - vX * v, -uY * u - vY * v
-    nA0, nB0, nC0 = nA2 + uX, nB2 + uY, to_total + to_depth * z0 + to_u * inverse
-    nA1, nB1, nC1 = nA2 + vX, nB2 + vY, to_total + to_depth * z1 + to_v * inverse
-    nC2 = to_total + to_depth * z2
-    # M's gradient is -Nᵀ N̄ Nᵀ, of which column k belongs to corner k.
-    for corner in tl.static_range(3):
-        if corner == 0:
-            row, A, B, C = i, A0, B0, C0
-        elif corner == 1:
-            row, A, B, C = j, A1, B1, C1
-        else:
-            row, A, B, C = k, A2, B2, C2
-        t0, t1, t2 = nA0 * A + nB0 * B + nC0 * C, nA1 * A + nB1 * B + nC1 * C, nA2 * A + nB2 * B + nC2 * C
-        X = -(A0 * t0 + A1 * t1 + A2 * t2)
-        Y = -(B0 * t0 + B1 * t1 + B2 * t2)
-        # The corners were relative to the pixel, then scaled to the image.
-        w = -(C0 * t0 + C1 * t1 + C2 * t2) - X * x - Y * y
-        X, Y = X * (0.5 * width), Y * (0.5 * height)
-        _give(result, rows, parts, pixel, corner, row, seen, X, Y, to_depth * C, w + X + Y, SPREAD)

@@ -154,18 +154,6 @@ def _covariance(V, eps2d):
 
 
 @triton.jit
-def columns(u, a, b, t, det, ys, top, bottom):
-    """Return the ellipse's leftmost and rightmost points within rows, given relative to its centre.
-
-    Cut by a band it is convex, so each lies where the whole ellipse's does, or at the border next to that.
-    """
-    left, right = tl.minimum(tl.maximum(-ys, top), bottom), tl.minimum(tl.maximum(ys, top), bottom)
-    reach_left = tl.sqrt(tl.minimum(tl.maximum(a * t - det * left * left, 0.0), 1e16))
-    reach_right = tl.sqrt(tl.minimum(tl.maximum(a * t - det * right * right, 0.0), 1e16))
-    return u + (-b * left - reach_left) / a, u + (-b * right + reach_right) / a
-
-
-@triton.jit
 def centres(low, high, size):
     """Return the first and the last pixel of a row of ``size`` whose centres lie in [low, high]."""
     first = tl.maximum(tl.ceil(tl.minimum(low - (0.5 + SLACK), size + 0.0)), 0.0)
