@@ -24,7 +24,7 @@ def face_neighbors(faces: Tensor) -> Tensor:
         ValueError: faces is not (F, 3) int32; on the CPU, a vertex number is negative.
     """
     check_faces(faces, faces.device if isinstance(faces, Tensor) else torch.device("cpu"))
-    if faces.is_cuda:
+    if not faces.is_cpu:
         return on_gpu(faces)
     neighbors = torch.empty_like(faces, memory_format=torch.contiguous_format)
     vertices = int(faces.max()) + 1 if faces.numel() else 0

@@ -106,7 +106,7 @@ def bind(means: Tensor, quats: Tensor, log_scales: Tensor, template: Mesh) -> Ca
     if len(faces) == 0:
         raise InputError("No triangle of the template has an area.", "Repair it in a mesh editor.", "bad-mesh")
     places = means.detach().double()
-    index = nearest(places.cpu(), vertices.cpu(), faces.int().cpu())[1].long().to(device)
+    index = nearest(places, vertices, faces.int())[1].long()
     corner, frame = (t.index_select(0, index) for t in _frames(vertices, faces))
     axes = rotation_matrices(quats.detach().double()) * log_scales.detach().double().exp()[:, None]
     local = torch.linalg.solve(frame, torch.cat([(places - corner)[:, :, None], axes], dim=2)).to(dtype)

@@ -76,6 +76,7 @@ class MetricField:
         size: width and height of the frames in pixels, cropped to where the surface is seen.
         rule: how the network is fitted.
         seed: of the network and of the random points.
+        device: where the network is fitted; what it is given and what it returns is on the CPU.
         check: called often; raises where the fit is to stop, which leaves the network as the last frame did.
 
     Raises:
@@ -90,6 +91,7 @@ class MetricField:
         size: tuple[float, float],
         rule: MetricRule | None = None,
         seed: int = 0,
+        device: str = "cpu",
         check: Callable[[], None] | None = None,
     ) -> None:
         if uvs.shape != (len(sheet.template), 2) or not np.isfinite(uvs).all():
@@ -101,14 +103,15 @@ class MetricField:
             )
         self._sheet, self._K, self._rule, self._seed = sheet, K, rule or MetricRule(), seed
         self._check = check or (lambda: None)
-        self._size = torch.tensor(size)
-        self._uv = torch.from_numpy(uvs).float()
-        self._uv_points = sheet.points.at(torch.from_numpy(uvs)).float()
+        self._device = torch.device(device)
+        self._size = torch.tensor(size, device=device)
+        self._uv = torch.from_numpy(uvs).float().to(device)
+        self._uv_points = sheet.points.at(torch.from_numpy(uvs)).float().to(device)
         faces = sheet.faces.repeat(-(-OUTLINED // len(sheet.faces)), 1)
         self._uv_dense = _drawn(self._uv[faces], torch.Generator().manual_seed(seed))
         self._centre = sheet.template.mean(0)
         self._unit = float((sheet.template - self._centre).norm(dim=1).max())
-        self._net = NeuralSurface(seed)
+        self._net = NeuralSurface(seed).to(device)
         self._descent = Descent(self._net, self._rule.rate, self._rule.template_patience)
         self._metric: Tensor | None = None  # (V, 2, 2) g₀, once the network is fitted to the template
 
@@ -117,9 +120,8 @@ class MetricField:
 
         ``between`` is called between steps, where :meth:`state` may be taken.
         """
-        faces = self._sheet.faces
-        border = torch.from_numpy(boundary(faces.int().numpy()))
-        elements = faces.repeat(IN_FACES, 1), border.repeat(ON_BORDER, 1)
+        faces, border = self._sheet.faces, torch.from_numpy(boundary(self._sheet.faces.int().numpy()))
+        elements = [t.to(self._device) for t in (faces.repeat(IN_FACES, 1), border.repeat(ON_BORDER, 1))]
         vertices = torch.cat([self._uv, self._in_units(self._sheet.template)], 1)
         generator = torch.Generator()
 
@@ -183,8 +185,10 @@ class MetricField:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from a checkpoint's :meth:`state`, of the same template, rule and seed."""
         self._net.load_state_dict({name: state[f"net.{name}"] for name in self._net.state_dict()})
-        self._metric = state.get("metric")
-        if self._metric is None:
+        if "metric" in state:
+            self._metric = state["metric"].to(self._device)
+        else:
+            self._metric = None
             self._descent.load_state(state)
 
     def _loss(
@@ -193,13 +197,14 @@ class MetricField:
         """Return L of a frame."""
         rule, last = self._rule, self._in_units(before)
         some = seen.belief > 0
-        uv, shares = self._uv_points[some], (seen.belief / seen.belief.sum())[some].float()
-        seen = Seen(seen.pixels[some].float(), shares, seen.K.float(), 1.0, math.inf)
+        uv, shares = self._uv_points[some.to(self._device)], (seen.belief / seen.belief.sum())[some]
+        pixels, shares, K = (t.float().to(self._device) for t in (seen.pixels[some], shares, seen.K))
+        seen = Seen(pixels, shares, K, 1.0, math.inf)
 
         def loss(net: NeuralSurface) -> Tensor:
             points, jacobian = net.with_jacobian(self._uv)
             off = seen.residuals(self._in_camera(net(uv))) / self._size
-            projection = (shares * off.square().mean(1)).sum()
+            projection = (seen.belief * off.square().mean(1)).sum()
             time, metric = (points - last).square().mean(), (_metric(jacobian) - rest).square().mean()
             total = rule.projection * projection + rule.time * time + rule.metric * metric
             if outline is None:
@@ -212,10 +217,10 @@ class MetricField:
     def _vertices(self) -> Tensor:
         """Return (V, 3) float64 where the network has the vertices."""
         with torch.no_grad():
-            return self._in_camera(self._net(self._uv).double())
+            return self._in_camera(self._net(self._uv).double().cpu())
 
     def _in_units(self, vertices: Tensor) -> Tensor:
-        return ((vertices - self._centre) / self._unit).float()
+        return ((vertices - self._centre) / self._unit).float().to(self._device)
 
     def _in_camera(self, points: Tensor) -> Tensor:
         return self._unit * points + self._centre.to(points)
@@ -223,7 +228,7 @@ class MetricField:
 
 def _drawn(corners: Tensor, generator: torch.Generator) -> Tensor:
     """Return (E, d) random points of (E, k, d) simplices, spread evenly in each."""
-    weights = torch.empty(corners.shape[:2]).exponential_(generator=generator)
+    weights = torch.empty(corners.shape[:2]).exponential_(generator=generator).to(corners.device)
     return ((weights / weights.sum(1, keepdim=True))[:, None] @ corners)[:, 0]
 
 

@@ -53,6 +53,7 @@ class Sequence:
         config: how.
         warn: told of what is unusual, in people's words.
         check: called often; raises where the fit is to stop.
+        device: where a network is fitted; sparse systems are solved on the CPU.
 
     Raises:
         InputError: fewer than :data:`LEAST_TRACKS` tracks begin on the template (code ``"tracks-elsewhere"``).
@@ -66,6 +67,7 @@ class Sequence:
         config: DeformConfig,
         warn: Callable[[str], None],
         check: Callable[[], None] | None = None,
+        device: str = "cpu",
     ) -> None:
         self._capture, self._template = capture, torch.from_numpy(vertices)
         bending, triangles = config.stiffness * BENDING, torch.from_numpy(faces)
@@ -95,7 +97,7 @@ class Sequence:
             if network:
                 extent = _extent(vertices, K)
                 uvs = parameterise(vertices, faces)
-                self._tracks = MetricField(sheet, uvs, K, (extent[0], extent[1]), check=check)
+                self._tracks = MetricField(sheet, uvs, K, (extent[0], extent[1]), device=device, check=check)
             else:
                 self._tracks = TrackFit(sheet, K, config.noise, bending, check)
 

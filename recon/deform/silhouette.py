@@ -24,7 +24,7 @@ class Silhouette:
 
     Args:
         mask: (H, W), above one half where the surface is; some pixel has to be.
-        size: (2,) what lengths in x and y are shares of, in pixels.
+        size: (2,) what lengths in x and y are shares of, in pixels; on the device of the images to come.
         seed: of the sampling.
     """
 
@@ -32,12 +32,15 @@ class Silhouette:
         rows, columns = np.nonzero(mask > 0.5)
         pixels = np.stack([columns, rows], 1) + 0.5
         some = np.random.default_rng(seed).choice(len(pixels), min(SAMPLES, len(pixels)), replace=False)
-        self._size, self._places = size.float(), torch.from_numpy(pixels[some]).float() / size.float()
-        self._tree = cKDTree(self._places.numpy())
+        self._size = size.float()
+        self._places = torch.from_numpy(pixels[some]).float().to(size.device) / self._size
+        self._points = self._places.cpu().numpy()
+        self._tree = cKDTree(self._points)
 
     def distance(self, image: Tensor) -> Tensor:
         """Return the sum of both means, also over the two coordinates, for (N, 2) pixels of a surface's points."""
         places = image / self._size
-        found = places.detach().numpy()
-        to_mask, to_surface = self._tree.query(found)[1], cKDTree(found).query(self._places.numpy())[1]
+        found = places.detach().cpu().numpy()
+        nearest = self._tree.query(found)[1], cKDTree(found).query(self._points)[1]
+        to_mask, to_surface = (torch.from_numpy(numbers).to(places.device) for numbers in nearest)
         return (places - self._places[to_mask]).square().mean() + (places[to_surface] - self._places).square().mean()

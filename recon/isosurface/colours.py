@@ -25,13 +25,17 @@ class Colours:
         values: (samples, 3) float32, x slowest; about [0, 1], updated in place.
     """
 
-    def __init__(self, box: Box, values: Tensor | None = None) -> None:
-        self.box = box
-        self._size = torch.tensor(box.resolution)
-        count = int(np.prod(box.shape))
-        self.values = torch.full((count, 3), 0.5) if values is None else values
-        self._place = torch.zeros(count, dtype=torch.int32)
-        self._low = torch.from_numpy(box.low).float()
+    def __init__(self, box: Box, values: Tensor) -> None:
+        self.box, self.values = box, values
+        self._size = torch.tensor(box.resolution, device=values.device)
+        self._place = torch.zeros(len(values), dtype=torch.int32, device=values.device)
+        self._low = torch.from_numpy(box.low).float().to(values.device)
+        self._around = _CORNERS.to(values.device)
+
+    @staticmethod
+    def grey(box: Box, device: str | torch.device = "cpu") -> Colours:
+        """Return colours that say nothing yet."""
+        return Colours(box, torch.full((int(np.prod(box.shape)), 3), 0.5, device=device))
 
     def __call__(self, points: Tensor) -> Tensor:
         """Return the (P, 3) colours at (P, 3) points; those outside the box get what its nearest side has."""
@@ -46,10 +50,10 @@ class Colours:
             The colours; the (n, 3) samples that they come from, a leaf; and those samples' numbers (n,), ascending.
         """
         index, weights = self._corners(points)
-        looked_at = torch.zeros(len(self.values), dtype=torch.bool)
+        looked_at = torch.zeros_like(self._place, dtype=torch.bool)
         looked_at[index.view(-1)] = True
         numbers = looked_at.nonzero()[:, 0]
-        self._place[numbers] = torch.arange(len(numbers), dtype=torch.int32)
+        self._place[numbers] = torch.arange(len(numbers), dtype=torch.int32, device=numbers.device)
         few = self.values.index_select(0, numbers).requires_grad_()
         return _blend(few, self._place[index], weights), few, numbers
 
@@ -59,15 +63,21 @@ class Colours:
         corner = torch.minimum(place.detach().floor().long().clamp(min=0), self._size - 1)
         t = (place - corner).clamp(0, 1)
         _, ny, nz = self.box.resolution
-        strides = torch.tensor([(ny + 1) * (nz + 1), nz + 1, 1])
-        index = (corner @ strides)[:, None] + (_CORNERS @ strides)
-        x, y, z = torch.where(_CORNERS.bool(), t[:, None], 1 - t[:, None]).unbind(dim=2)
+        strides = (ny + 1) * (nz + 1), nz + 1, 1
+        index = _numbered(corner, strides)[:, None] + _numbered(self._around, strides)
+        x, y, z = torch.where(self._around.bool(), t[:, None], 1 - t[:, None]).unbind(dim=2)
         return index, x * y * z
 
     def resampled(self, box: Box) -> Colours:
         """Return the same colours on another box's grid."""
         found = self.box.resampled(self.values.view(*self.box.shape, 3), box)
         return Colours(box, found.view(-1, 3))
+
+
+def _numbered(places: Tensor, strides: tuple[int, int, int]) -> Tensor:
+    """Return (n,) numbers of samples at (n, 3) places; GPUs multiply no matrices of integers."""
+    x, y, z = places.unbind(dim=1)
+    return x * strides[0] + y * strides[1] + z * strides[2]
 
 
 def _blend(values: Tensor, index: Tensor, weights: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 def fans(quads: Tensor, vertex_count: int) -> Tensor:
     """Return four triangles a quad, around its middle; the middles are the vertices from ``vertex_count`` on."""
-    middle = torch.arange(vertex_count, vertex_count + len(quads), dtype=torch.int32)
+    middle = torch.arange(vertex_count, vertex_count + len(quads), dtype=torch.int32, device=quads.device)
     return torch.stack([quads, quads.roll(-1, dims=1), middle[:, None].expand(-1, 4)], dim=2).view(-1, 3)
 
 
@@ -29,5 +29,6 @@ def split_by_normals(quads: Tensor, normals: Tensor) -> Tensor:
 
 
 def _split(quads: Tensor, even: Tensor) -> Tensor:
-    corners = torch.where(even[:, None], torch.tensor([0, 1, 2, 0, 2, 3]), torch.tensor([0, 1, 3, 1, 2, 3]))
+    first, second = torch.tensor([[0, 1, 2, 0, 2, 3], [0, 1, 3, 1, 2, 3]], device=quads.device)
+    corners = torch.where(even[:, None], first, second)
     return quads.gather(1, corners).view(-1, 3)

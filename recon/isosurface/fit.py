@@ -17,7 +17,7 @@ the very steps of one that was never interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -29,8 +29,9 @@ from recon.isosurface.colours import Colours
 from recon.isosurface.config import MeshConfig
 from recon.isosurface.flexicubes import FlexiCubes, Surface, sign_loss
 from recon.isosurface.grids import Box
-from recon.isosurface.targets import Photos, Target
+from recon.isosurface.targets import LEVELS, Photos, Target
 from recon.isosurface.view import Triangles, Visible
+from recon.memory import coarser
 from recon.mesh.depth import normals_of, rays_of
 from recon.solve.adam import Adam, Rule
 
@@ -64,6 +65,8 @@ class Fit:
         photos: what is fitted to.
         config: settings.
         step: steps taken.
+        warn: told where a GPU's memory does not suffice for the photos at their size.
+        least_level: level of the photos that it does suffice for.
         box: the grid.
         field: (samples,) in cells, negative inside; ``deform``: (samples, 3); ``weights``: (cells, 21).
         colours: in space.
@@ -79,10 +82,17 @@ class Fit:
             config: settings.
         """
         self.photos, self.config, self.step = photos, config, 0
+        self.warn: Callable[[str], None] = lambda message: None
+        self.least_level = 0
         self.box, self.field, self.stage = box, field / box.cell, -1
-        self.deform = torch.zeros(*field.shape, 3)
-        self.colours = Colours(box)
+        self.deform = field.new_zeros(*field.shape, 3)
+        self.colours = Colours.grey(box, field.device)
         self._enter(0)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the fit is computed: where the field is."""
+        return self.field.device
 
     @property
     def steps(self) -> int:
@@ -97,7 +107,7 @@ class Fit:
     @property
     def level(self) -> int:
         """Level of the photos at this step."""
-        return next((level for end, level in COARSE if self.done < end), 0)
+        return max(self.least_level, next((level for end, level in COARSE if self.done < end), 0))
 
     def run(self) -> Iterator[Progress]:
         """Take steps until all are taken.
@@ -109,7 +119,11 @@ class Fit:
             due = sum(self.done >= start for start, _ in STAGES) - 1
             if due > self.stage:
                 self._enter(due)
-            loss, faces = self._take_step()
+            try:
+                loss, faces = self._take_step()
+            except torch.OutOfMemoryError as error:
+                self.least_level = coarser(self.level, LEVELS, error, self.warn)
+                continue
             self.step += 1
             yield Progress(loss, faces)
 
@@ -139,7 +153,7 @@ class Fit:
     def _use(self, box: Box, stage: int) -> None:
         """Make the grid, weights of zero and the optimisers."""
         self.box, self.stage = box, stage
-        self.cubes = FlexiCubes(box.resolution, box.low.tolist(), box.high.tolist())
+        self.cubes = FlexiCubes(box.resolution, box.low.tolist(), box.high.tolist(), device=self.device)
         self.weights = self.cubes.new_parameters()[1].detach()
         self.optimisers = {
             "samples": Adam(
@@ -168,13 +182,14 @@ class Fit:
             )
         triangles = Triangles.of(surface.vertices, surface.faces)
         chosen = views_of_step(self.step, len(self.photos.levels), self.config)
-        targets = [self.photos.levels[i][self.level] for i in chosen]
+        targets = [self.photos.levels[i][self.level].to(self.device) for i in chosen]
+        background = self.photos.background.to(self.device)
         seen = [visible(triangles, target) for target in targets]
         colours, looked_up, numbers = self.colours.lookup(torch.cat([view.points for view in seen]))
         loss = surface.vertices.new_zeros(())
         for target, view, own in zip(targets, seen, colours.split([len(v.hit) for v in seen]), strict=True):
             loss = loss + (
-                view_loss(target, view, own, self.photos.background)
+                view_loss(target, view, own, background)
                 + between(SHAPE, self.done) * shape_loss(target, view, self.box.cell)
             ) / len(targets)
         sign = between(SIGN, min(1.0, self.done / 0.25))
@@ -265,7 +280,8 @@ def shape_loss(target: Target, view: Visible, cell: float) -> Tensor:
     z = view.points @ target.viewmat[0, 2, :3] + target.viewmat[0, 2, 3]
     there = known.isfinite()
     loss = loss + huber_loss((z / cell)[there], (known / cell)[there], reduction="sum")
-    normals = normals_of(rays_of(target.camera) * target.depth).view(3, -1).T @ target.viewmat[0, :3, :3]
+    rays = rays_of(target.camera).to(target.depth.device)
+    normals = normals_of(rays * target.depth).view(3, -1).T @ target.viewmat[0, :3, :3]
     normals = normals[view.hit]
     there = normals.isfinite().all(dim=1)
     faces = view.rast[..., 3].detach().view(-1)[view.hit][there].long() - 1
@@ -288,8 +304,8 @@ def face_normals(triangles: Triangles) -> Tensor:
 def rendered(triangles: Triangles, colours: Colours, target: Target, background: Tensor) -> Tensor:
     """Return a photo's (H, W, 3) image as a surface with colours in space has it. No gradients."""
     with torch.no_grad():
-        view = visible(triangles, target)
-        return view.image(colours(view.points), background)[0].clamp(0, 1)
+        view = visible(triangles, target.to(triangles.vertices.device))
+        return view.image(colours(view.points), background.to(view.points.device))[0].clamp(0, 1)
 
 
 def bend(triangles: Triangles) -> Tensor:

@@ -88,6 +88,7 @@ class FlexiCubes:
         high: float | Sequence[float] = 1.0,
         cells: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
     ) -> None:
         """Make the grid.
 
@@ -96,23 +97,26 @@ class FlexiCubes:
             low, high: corners of the box, in world units; a number stands for three.
             cells: (M, 3) integer places of the cells to use, in any order, each once; None for all.
             dtype: of values, positions and weights: float32 or float64.
+            device: of all tensors.
 
         Raises:
             ValueError: a size does not fit.
         """
         self.resolution = (resolution,) * 3 if isinstance(resolution, int) else resolution
-        self._low, self._high = (torch.as_tensor(at, dtype=torch.float64).expand(3) for at in (low, high))
+        self._low, self._high = (
+            torch.as_tensor(at, dtype=torch.float64, device=device).expand(3) for at in (low, high)
+        )
         if len(self.resolution) != 3 or min(self.resolution) < 1 or not bool((self._low < self._high).all()):
             raise ValueError(f"resolution {self.resolution}, low {low}, high {high}: cells >= 1 and low < high, please")
         if np.prod([n + 1.0 for n in self.resolution]) >= 2**31:
             raise ValueError(f"resolution {self.resolution} has 2^31 samples or more, listed or not: use a coarser one")
-        self._cell = (self._high - self._low) / torch.tensor(self.resolution)
+        self._cell = (self._high - self._low) / torch.tensor(self.resolution, device=device)
         self.half_cell = (self._cell / 2).to(dtype)
         self.cells: Tensor | None = None
         self.samples: Tensor | None = None
         self.corners: Tensor | None = None
         if cells is None:
-            axes = [torch.linspace(float(a), float(b), n + 1, dtype=dtype) for a, b, n in self._axes()]
+            axes = [torch.linspace(float(a), float(b), n + 1, dtype=dtype, device=device) for a, b, n in self._axes()]
             self.positions = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
         else:
             self._list(cells, dtype)
@@ -122,7 +126,8 @@ class FlexiCubes:
 
     def _list(self, cells: Tensor, dtype: torch.dtype) -> None:
         nx, ny, nz = self.resolution
-        if cells.ndim != 2 or cells.shape[1] != 3 or bool(((cells < 0) | (cells >= torch.tensor([nx, ny, nz]))).any()):
+        cells, size = cells.to(self._low.device), torch.tensor(self.resolution, device=self._low.device)
+        if cells.ndim != 2 or cells.shape[1] != 3 or bool(((cells < 0) | (cells >= size)).any()):
             raise ValueError(f"cells must be (M, 3) places within {self.resolution}, not {tuple(cells.shape)}")
         x, y, z = cells.long().unbind(dim=1)
         self.cells = ((x * (ny + 1) + y) * (nz + 1) + z).int().sort().values
@@ -132,7 +137,7 @@ class FlexiCubes:
         places = torch.stack(torch.unravel_index(self.samples.long(), (nx + 1, ny + 1, nz + 1)), dim=1)
         self.positions = (self._low + self._cell * places).to(dtype)
         self._kept = torch.bincount(self.corners.flatten(), minlength=len(self.samples)) < 8
-        self._border = ((places == 0) | (places == torch.tensor([nx, ny, nz]))).any(dim=1)
+        self._border = ((places == 0) | (places == size)).any(dim=1)
         self._inside = torch.zeros_like(self._kept)
 
     def keep(self, inside: Tensor) -> None:
@@ -242,7 +247,10 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor, None]:
         (index,) = ctx.saved_tensors
-        gradient = torch.from_numpy(np.zeros(ctx.shape, incoming.numpy().dtype))  # torch.zeros would write it all
+        if incoming.is_cpu:
+            gradient = torch.from_numpy(np.zeros(ctx.shape, incoming.numpy().dtype))  # torch.zeros would write it all
+        else:
+            gradient = incoming.new_zeros(ctx.shape)
         gradient[index] = incoming
         return gradient, None
 

@@ -57,7 +57,7 @@ class Box:
         """Return values at this box's samples, (Nx + 1, Ny + 1, Nz + 1, C), trilinearly at another's."""
         size = self.high - self.low
         axes = onto._axes(2 * (onto.low - self.low) / size - 1, 2 * (onto.high - self.low) / size - 1)
-        places = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)[None]
+        places = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)[None].to(values.device)
         volume = values.permute(3, 2, 1, 0)[None]  # grid_sample's first coordinate runs along the last axis
         found = grid_sample(volume, places, "bilinear", "border", align_corners=True)[0]
         return found.permute(1, 2, 3, 0).contiguous()

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kernels.interpolate import interpolate
@@ -33,14 +35,18 @@ class Textured:
         texture: (H, W, 3).
     """
 
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: Mesh, device: str | torch.device = "cpu") -> None:
         """Take a mesh with ``uvs`` and a texture; with neither, its vertex colours are interpolated."""
-        self.triangles = Triangles.of(torch.from_numpy(mesh.vertices), torch.from_numpy(mesh.faces))
+
+        def there(array: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(array).to(device)
+
+        self.triangles = Triangles.of(there(mesh.vertices), there(mesh.faces))
         textured = mesh.uvs is not None and mesh.texture is not None
-        self.texture = torch.from_numpy(mesh.texture.copy()) if mesh.texture is not None else None
+        self.texture = there(mesh.texture.copy()) if mesh.texture is not None else None
         colours = mesh.colours if mesh.colours is not None else np.full_like(mesh.vertices, 0.5)
-        self._attributes = torch.from_numpy(mesh.uvs.reshape(-1, 2) if mesh.uvs is not None and textured else colours)
-        corners = torch.arange(3 * len(mesh.faces), dtype=torch.int32).view(-1, 3)
+        self._attributes = there(mesh.uvs.reshape(-1, 2) if mesh.uvs is not None and textured else colours)
+        corners = torch.arange(3 * len(mesh.faces), dtype=torch.int32, device=device).view(-1, 3)
         self._numbers = corners if textured else self.triangles.faces
 
     def render(self, viewmat: Tensor, K: Tensor, width: int, height: int, behind: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,10 +65,10 @@ class Paint:
         step: steps taken; ``steps``: of so many.
     """
 
-    def __init__(self, mesh: Mesh, photos: Photos, steps: int, seed: int) -> None:
+    def __init__(self, mesh: Mesh, photos: Photos, steps: int, seed: int, device: str | torch.device = "cpu") -> None:
         """Begin with a mesh that has an atlas and a texture."""
         self._mesh, self._photos, self._seed = mesh, photos, seed
-        self._model = Textured(mesh)
+        self._model = Textured(mesh, device)
         assert self._model.texture is not None
         self._texture = self._model.texture
         self.step, self.steps = 0, steps
@@ -72,7 +78,7 @@ class Paint:
     @property
     def mesh(self) -> Mesh:
         """See the class."""
-        return replace(self._mesh, texture=self._texture.detach().clamp(0, 1).numpy().copy())
+        return replace(self._mesh, texture=self._texture.detach().clamp(0, 1).cpu().numpy().copy())
 
     def run(self) -> Iterator[float]:
         """Take steps until all are taken; yield their losses."""
@@ -85,9 +91,10 @@ class Paint:
             yield loss
 
     def _take_step(self, target: Target) -> float:
+        target = target.to(self._texture.device)
         photo = target.image.float() / 255
         height, width = photo.shape[:2]
-        behind = photo if target.whole else self._photos.background
+        behind = photo if target.whole else self._photos.background.to(photo.device)
         self._texture.requires_grad_(True)
         image, _ = self._model.render(target.viewmat, target.K, width, height, behind)
         difference = (image - photo).abs().mean(dim=2)

@@ -98,7 +98,7 @@ class PointsFit:
 
         Args:
             start: the grid and the field to begin with.
-            xyz, normals: (P, 3) float32 points with unit normals.
+            xyz, normals: (P, 3) float32 points with unit normals, on the device that the grid is on.
             spacing: typical distance between neighbouring points.
             noise: standard deviation of the points as they were measured.
             steps: to take in all.
@@ -110,7 +110,7 @@ class PointsFit:
         self._matching: Matching | None = None
         self._cell, self._steps, self._seed, self._check = start.grid.cell, steps, seed, check
         self._xyz, self._normals = xyz, normals
-        self._tree = cKDTree(xyz.numpy())
+        self._tree = cKDTree(xyz.cpu().numpy())
         self._seen = SMOOTH + UNSEEN * min(1.0, (noise / self._cell) ** 2)
         self._reach = _NEAR * max(self._cell, spacing)
         deform, weights = self.cubes.new_parameters()
@@ -147,13 +147,14 @@ class PointsFit:
             yield Step(self.step, float(loss.detach()), float(gap.detach().abs().mean()) * self._cell)
 
     def mesh(self) -> tuple[Tensor, Tensor]:
-        """Return the (V, 3) vertices and (F, 3) int32 faces of the surface as it is now, its edges sharp."""
+        """Return the surface as it is now, its edges sharp: (V, 3) vertices and (F, 3) int32 faces, on the CPU."""
         with torch.no_grad():
             own = self.parameters
             surface = self.cubes(own["field"], own["deform"], own["weights"])
-        vertices, xyz, normals = (t.double().numpy() for t in (surface.vertices, self._xyz, self._normals))
-        moved = onto_features(vertices, surface.faces.numpy(), xyz, normals, self._cell, self._check)
-        return torch.from_numpy(moved.astype(np.float32)), surface.faces
+        vertices, xyz, normals = (t.double().cpu().numpy() for t in (surface.vertices, self._xyz, self._normals))
+        faces = surface.faces.cpu()
+        moved = onto_features(vertices, faces.numpy(), xyz, normals, self._cell, self._check)
+        return torch.from_numpy(moved.astype(np.float32)), faces
 
     def state(self) -> dict[str, Tensor]:
         """Return everything for a checkpoint but the step."""
@@ -191,11 +192,12 @@ class PointsFit:
         if len(chosen) > MOST_MATCHED:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self.step)
             chosen = torch.randperm(len(chosen), generator=generator)[:MOST_MATCHED]
+        chosen = chosen.to(self._xyz.device)
         _, on, weights = nearest(self._xyz[chosen], surface.vertices, surface.faces)
-        own = surface.vertices[: surface.contour.vertex_count].numpy()
+        own = surface.vertices[: surface.contour.vertex_count].cpu().numpy()
         distance = self._tree.query(own, distance_upper_bound=self._reach)[0]
         smooth = torch.from_numpy(np.where(np.isfinite(distance), self._seen, UNSEEN).astype(np.float32))
-        return Matching(chosen, on.long(), weights, surface.faces.long(), smooth, inside)
+        return Matching(chosen, on.long(), weights, surface.faces.long(), smooth.to(chosen.device), inside)
 
     def _surface(self, inside: Tensor) -> Surface:
         """Return the surface with the signs of the last matching."""

@@ -49,6 +49,7 @@ def start(
     spacing: float,
     resolution: int,
     check: Callable[[], None] = lambda: None,
+    device: str = "cpu",
 ) -> Start | None:
     """Return where to start, None where the points enclose nothing.
 
@@ -58,6 +59,7 @@ def start(
         spacing: typical distance between neighbours.
         resolution: cells along the points' longest side, at most.
         check: called now and then; may raise.
+        device: of the grid and the field.
     """
     side = float(np.ptp(xyz, axis=0).max())
     cells = int(np.clip(side / (FINEST * spacing), min(16, resolution), resolution))
@@ -75,18 +77,18 @@ def start(
     if not crossed.any():
         return None
     listed = binary_dilation(crossed, np.ones((3, 3, 3)), iterations=LAYERS)
-    flat = torch.from_numpy(inside.ravel())
     places = torch.from_numpy(np.argwhere(listed).astype(np.int32))
-    cubes = FlexiCubes(grid.resolution, grid.low.tolist(), grid.high.tolist(), places)
-    samples = cubes.samples
-    assert samples is not None  # cells are listed
-    cubes.keep(flat[samples.long()])
+    cubes = FlexiCubes(grid.resolution, grid.low.tolist(), grid.high.tolist(), places, device=device)
+    assert cubes.samples is not None  # cells are listed
+    samples = cubes.samples.cpu().numpy()
+    known = inside.ravel()[samples]
+    cubes.keep(torch.from_numpy(known).to(device))
     check()
-    values = field.ravel()[samples.numpy()].astype(np.float64)
-    values = np.where(flat[samples.long()].numpy(), np.minimum(values, -1e-6 * grid.cell), np.maximum(values, 0))
-    planes = plane_distance(cubes.positions.numpy().astype(np.float64), xyz, normals, spacing, check)
+    values = field.ravel()[samples].astype(np.float64)
+    values = np.where(known, np.minimum(values, -1e-6 * grid.cell), np.maximum(values, 0))
+    planes = plane_distance(cubes.positions.cpu().numpy().astype(np.float64), xyz, normals, spacing, check)
     agree = np.abs(planes - values) < _AGREE * grid.cell
-    return Start(grid, cubes, torch.from_numpy(np.where(agree, planes, values).astype(np.float32)))
+    return Start(grid, cubes, torch.from_numpy(np.where(agree, planes, values).astype(np.float32)).to(device))
 
 
 def plane_distance(

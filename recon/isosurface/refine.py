@@ -13,7 +13,7 @@ Everything random is drawn from the seed and the number of the step alone, as in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -22,8 +22,9 @@ from kernels.face_neighbors import face_neighbors
 from recon.isosurface.colours import Colours
 from recon.isosurface.config import MeshConfig
 from recon.isosurface.fit import SHAPE, Progress, bend, shape_loss, view_loss, views_of_step, visible
-from recon.isosurface.targets import Photos
+from recon.isosurface.targets import LEVELS, Photos
 from recon.isosurface.view import Triangles
+from recon.memory import coarser
 from recon.mesh.large_steps import AdamUniform, Smoothed
 from recon.mesh.mesh import Mesh
 from recon.solve.adam import Adam, Rule
@@ -42,6 +43,8 @@ class Refinement:
         config: settings.
         step: steps taken.
         colours: in space.
+        warn, least_level: as of :class:`recon.isosurface.fit.Fit`.
+        device: where it is computed.
     """
 
     def __init__(self, photos: Photos, mesh: Mesh, colours: Colours, config: MeshConfig) -> None:
@@ -50,11 +53,14 @@ class Refinement:
         Args:
             photos: what is fitted to, each with its coverage.
             mesh: watertight, of triangles of about one size.
-            colours: in space, updated in place.
+            colours: in space, updated in place; on the device on which the finish is computed.
             config: settings.
         """
         self.photos, self.colours, self.config, self.step = photos, colours, config, 0
-        vertices, self._faces = torch.from_numpy(mesh.vertices), torch.from_numpy(mesh.faces)
+        self.warn: Callable[[str], None] = lambda message: None
+        self.least_level = 0
+        self.device = colours.values.device
+        vertices, self._faces = (torch.from_numpy(a).to(self.device) for a in (mesh.vertices, mesh.faces))
         self._neighbors = face_neighbors(self._faces)
         corners = vertices[self._faces.long()]
         self._length = float((corners - corners.roll(1, dims=1)).norm(dim=2).mean())
@@ -76,8 +82,8 @@ class Refinement:
 
     @property
     def level(self) -> int:
-        """Level of the photos: the largest."""
-        return 0
+        """Level of the photos: the largest that memory has room for."""
+        return self.least_level
 
     def triangles(self) -> Triangles:
         """Return the surface as it is rendered. No gradients."""
@@ -90,19 +96,24 @@ class Refinement:
     def run(self) -> Iterator[Progress]:
         """Take steps until all are taken."""
         while self.step < self.steps:
-            loss = self._take_step()
+            try:
+                loss = self._take_step()
+            except torch.OutOfMemoryError as error:
+                self.least_level = coarser(self.level, LEVELS, error, self.warn)
+                continue
             self.step += 1
             yield Progress(loss, len(self._faces))
 
     def _take_step(self) -> float:
         triangles = self._triangles()
         chosen = views_of_step(self.step, len(self.photos.levels), self.config)
-        targets = [self.photos.levels[i][0] for i in chosen]
+        targets = [self.photos.levels[i][self.level].to(self.device) for i in chosen]
+        background = self.photos.background.to(self.device)
         seen = [visible(triangles, target) for target in targets]
         colours, looked_up, numbers = self.colours.lookup(torch.cat([view.points for view in seen]))
         loss = triangles.vertices.new_zeros(())
         for target, view, own in zip(targets, seen, colours.split([len(v.hit) for v in seen]), strict=True):
-            loss = loss + view_loss(target, view, own, self.photos.background) / len(targets)
+            loss = loss + view_loss(target, view, own, background) / len(targets)
             loss = loss + SHAPE[1] * shape_loss(target, view, 2 * self._length) / len(targets)
         if self.config.smoothness:
             loss = loss + self.config.smoothness * bend(triangles)

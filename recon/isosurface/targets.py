@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,10 +42,18 @@ class Target:
     K: Tensor
     depth: Tensor | None = None
 
+    def to(self, device: torch.device) -> Target:
+        """Return the photo on ``device``; one that lies in pinned memory is on its way while the host goes on."""
+        moved: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                moved[name] = value.to(device, non_blocking=True)
+        return replace(self, **moved)
+
 
 @dataclass(frozen=True)
 class Photos:
-    """All photos of a fit.
+    """All photos of a fit, on the CPU: a fit on a GPU takes to it what a step looks at.
 
     Attributes:
         levels: of each photo the targets, the largest first.
@@ -60,7 +69,7 @@ class Photos:
         return all(levels[0].coverage is not None for levels in self.levels)
 
 
-def load_targets(views: Sequence[View], setting: str, events: Events, stage: str) -> Photos:
+def load_targets(views: Sequence[View], setting: str, events: Events, stage: str, device: str = "cpu") -> Photos:
     """Read views, which are at the working resolution and have cameras.
 
     Args:
@@ -68,11 +77,15 @@ def load_targets(views: Sequence[View], setting: str, events: Events, stage: str
         setting: the background, see :func:`~recon.capture.composite.background_colour`.
         events: progress of ``stage``, and the wish to stop.
         stage: its name.
+        device: where the fit is to be; for a GPU the pictures are laid into pinned memory.
     """
     photos: list[list[Target]] = []
     background = torch.zeros(3)
     for _, camera, photo, background in read_views(views, setting, events, stage):
-        photos.append([_target(photo, camera, level, background) for level in range(LEVELS)])
+        levels = [_target(photo, camera, level, background) for level in range(LEVELS)]
+        if torch.device(device).type == "cuda":
+            levels = [replace(target, image=target.image.pin_memory()) for target in levels]
+        photos.append(levels)
     return Photos(photos, background)
 
 

@@ -68,7 +68,9 @@ def write_deform_page(
     films = [(f"The surface {what}{dots}.", exports / "overlay.mp4"), (turned, exports / "side.mp4")]
     if carried is not None:
         with context.export("splats_film", "exports/splats.mp4") as path:
-            write_video(path, followed(swinging(carried, animation.frames, camera), 2 * len(animation)), rate)
+            write_video(
+                path, followed(swinging(carried, animation.frames, camera, context.device), 2 * len(animation)), rate
+            )
         swung = f"The splats that it carries, from a camera that swings by {SWING:.0f}° to either side."
         films.append((swung, exports / "splats.mp4"))
     deformation = Deformation(

@@ -81,13 +81,16 @@ def export_splats(
             context.progress(number + 1, 2 * len(frames))
 
 
-def swinging(carried: CarriedSplats, frames: NDArray[np.float32], camera: Camera) -> Iterator[NDArray[np.uint8]]:
+def swinging(
+    carried: CarriedSplats, frames: NDArray[np.float32], camera: Camera, device: str = "cpu"
+) -> Iterator[NDArray[np.uint8]]:
     """Yield (H, W, 3) the splats of each frame, seen by a camera that swings around the surface.
 
     Args:
         carried: the splats.
         frames: (T, V, 3) of the surface, in the frame of ``camera``.
         camera: in the middle of the swing.
+        device: where they are rendered.
     """
     centre = (frames.min(axis=(0, 1)) + frames.max(axis=(0, 1))) / 2.0
     for number, vertices in enumerate(frames):
@@ -96,6 +99,7 @@ def swinging(carried: CarriedSplats, frames: NDArray[np.float32], camera: Camera
         viewmat = np.eye(4)
         viewmat[:3, :3] = [[c, 0, s], [0, 1, 0], [-s, 0, c]]
         viewmat[:3, 3] = centre - viewmat[:3, :3] @ centre
-        pose = Pose.of(replace(camera, viewmat=viewmat))
+        pose, ground = Pose.of(replace(camera, viewmat=viewmat), device), torch.full((3,), _GROUND, device=device)
         with torch.no_grad():
-            yield to_bytes(render(carried.at(vertices), pose, torch.full((3,), _GROUND))[0].clamp(0, 1).numpy())
+            image = render(carried.at(vertices).to(device), pose, ground)[0]
+        yield to_bytes(image.clamp(0, 1).cpu().numpy())

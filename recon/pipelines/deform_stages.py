@@ -84,7 +84,7 @@ def fit(context: DeformContext) -> None:
     config, capture, template = context.config, capture_of(context), template_of(context)
     coarse = Coarse(template.vertices.astype(np.float64), template.faces, config.vertices)
     events = context.events
-    sequence = Sequence(capture, coarse.vertices, coarse.faces, config, events.warn, events.check)
+    sequence = Sequence(capture, coarse.vertices, coarse.faces, config, events.warn, events.check, context.device)
     found: list[torch.Tensor] = []
     figures: list[dict[str, float]] = []
     state: dict[str, torch.Tensor] = {}

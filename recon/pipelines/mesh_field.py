@@ -69,7 +69,7 @@ def _from_depth(context: MeshContext, cells: int) -> tuple[Box, Tensor]:
     with context.within(config) as inner:
         fit_as(SettlingFit, inner)
         prepared = capture_of(inner)
-    splats = _splats(context.folder)
+    splats = _splats(context.folder).to(context.device)
     views = spread(prepared.views(prepared.train), side)
     maps = DepthMaps.of(splats, views, lambda i: context.events.check(), empty=math.inf, masked=True)
     return carved(maps.depths, maps.cameras, bounds_of(splats, maps.cameras), cells, context.events)
@@ -103,7 +103,9 @@ def photos_of(context: MeshContext, indices: list[int]) -> Photos:
     key = f"photos {indices}"
     if key not in context.memo:
         views = capture_of(context).views(indices)
-        context.memo[key] = load_targets(views, context.config.background, context.events, context.stage)
+        context.memo[key] = load_targets(
+            views, context.config.background, context.events, context.stage, context.device
+        )
     photos: Photos = context.memo[key]
     return photos
 
@@ -115,7 +117,8 @@ def fitted_photos(context: MeshContext, indices: list[int]) -> Photos:
         photos = photos_of(context, indices)
         if not photos.cut_out:
             photos = covered(photos, *first_field(context), context.events)
-            photos = with_depth(photos, _splats(context.output("field")), context.events)
+            splats = _splats(context.output("field")).to(context.device)
+            photos = with_depth(photos, splats, context.events)
         context.memo[key] = photos
     found: Photos = context.memo[key]
     return found

@@ -42,7 +42,7 @@ def fit(context: MeshContext) -> None:
     box, values = first_field(context)
     parts = (prepared.train, prepared.validation)
     photos, watched = (fitted_photos(context, part) for part in parts)
-    follow(context, Fit(photos, box, values, context.config), watched)
+    follow(context, Fit(photos, box, values.to(context.device), context.config), watched)
 
 
 def refine(context: MeshContext) -> None:
@@ -61,6 +61,7 @@ def refine(context: MeshContext) -> None:
     prepared, tensors = capture_of(context), load_file(kept)
     photos, watched = (fitted_photos(context, part) for part in (prepared.train, prepared.validation))
     even = Mesh(tensors["vertices"].numpy(), tensors["faces"].numpy())
+    colours = Colours(colours.box, colours.values.to(context.device))
     follow(context, Refinement(photos, even, colours, config), watched)
 
 
@@ -68,7 +69,8 @@ def follow(context: MeshContext, model: Model, watched: Photos) -> None:
     """Take the steps that are left, and leave the surface and the colours."""
     checkpoint = context.load_checkpoint()
     if checkpoint is not None:
-        model.load_state(checkpoint[0], checkpoint[1]["place"])
+        model.load_state({n: t.to(context.device) for n, t in checkpoint[0].items()}, checkpoint[1]["place"])
+    model.warn = context.events.warn
     watch = Watch(context, model, watched, {} if checkpoint is None else checkpoint[1]["metrics"])
     try:
         watch.measure()  # what was due when an earlier run was stopped
@@ -82,7 +84,8 @@ def follow(context: MeshContext, model: Model, watched: Photos) -> None:
         watch.save()  # whole steps are taken or none
         raise
     triangles = model.triangles()
-    leave(context, Mesh(triangles.vertices.numpy(), triangles.faces.numpy()), model.colours)
+    mesh = Mesh(triangles.vertices.cpu().numpy(), triangles.faces.cpu().numpy())
+    leave(context, mesh, model.colours)
     context.record.metrics |= {name: value for name, value in watch.metrics.items() if name != "psnr"}
 
 
@@ -120,11 +123,12 @@ class Watch:
         if len(self._context.record.history) >= due:
             return
         photos = self._model.photos.levels
-        few = [photos[i][0] for i in range(0, len(photos), max(1, len(photos) // 5))][:5]
+        least = self._model.least_level
+        few = [photos[i][least] for i in range(0, len(photos), max(1, len(photos) // 5))][:5]
         triangles = self._model.triangles()
         found = {
             "psnr": self._mean_psnr(triangles, few),
-            "validation_psnr": self._mean_psnr(triangles, [levels[0] for levels in self._watched.levels]),
+            "validation_psnr": self._mean_psnr(triangles, [levels[least] for levels in self._watched.levels]),
         }
         self.metrics = {name: value for name, value in found.items() if value is not None}
         self._context.remember(**self.metrics)
@@ -137,7 +141,7 @@ class Watch:
             counts = target.counts
             if counts is None and target.whole and target.coverage is not None:
                 counts = target.coverage > 127
-            photo, image = target.image.float() / 255, self._rendered(triangles, target)
+            photo, image = target.image.float() / 255, self._rendered(triangles, target).cpu()
             values.append(psnr(image, photo, None if counts is None else counts.float()))
         return mean_of(values)
 
@@ -152,8 +156,9 @@ class Watch:
             self._context.progress(model.step, model.steps, **figures)
             self._shown = now
         if self._context.preview_due():
-            target = self._watched.levels[0][0] if self._watched.levels else model.photos.levels[0][model.level]
-            photo, image = target.image.float() / 255, self._rendered(model.triangles(), target)
+            shown = self._watched.levels or model.photos.levels
+            target = shown[0][model.level]
+            photo, image = target.image.float() / 255, self._rendered(model.triangles(), target).cpu()
             with self._context.preview(f"previews/{model.step:06d}.jpg") as path:
                 save_picture(path, compare_strip(photo.numpy(), image.numpy()))
 

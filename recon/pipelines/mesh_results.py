@@ -89,10 +89,10 @@ def painted(context: MeshContext, mesh: Mesh, colours: Colours) -> Mesh:
     values[shown.row, shown.column] = at(colours, shown.points(atlas).astype(np.float32))
     photos = photos_of(context, capture_of(context).train)
     steps = max(LEAST_STEPS, PAINTINGS * len(photos.levels))
-    model = Paint(replace(atlas, texture=fill(values, known)), photos, steps, context.config.seed)
+    model = Paint(replace(atlas, texture=fill(values, known)), photos, steps, context.config.seed, context.device)
     checkpoint = context.load_checkpoint()
     if checkpoint is not None:
-        model.load_state(checkpoint[0], checkpoint[1]["step"])
+        model.load_state({n: t.to(context.device) for n, t in checkpoint[0].items()}, checkpoint[1]["step"])
     try:
         for loss in model.run():
             context.progress(model.step, steps, loss=loss)

@@ -58,11 +58,12 @@ def _background(context: MeshContext) -> Tensor:
 
 def _renderer(context: MeshContext) -> Callable[[Camera], tuple[Tensor, Tensor]]:
     """Return what a camera, in the fitting frame, shows of the mesh: (H, W, 3) in [0, 1], and (H, W) how much."""
-    model, background = Textured(finished(context)), _background(context)
+    model, background = Textured(finished(context), context.device), _background(context).to(context.device)
 
     def render(camera: Camera) -> tuple[Tensor, Tensor]:
+        viewmat, K = (t.to(context.device) for t in pose_of(camera))
         with torch.no_grad():
-            image, coverage = model.render(*pose_of(camera), camera.width, camera.height, background)
-        return image.clamp(0, 1), coverage
+            image, coverage = model.render(viewmat, K, camera.width, camera.height, background)
+        return image.clamp(0, 1).cpu(), coverage.cpu()
 
     return render

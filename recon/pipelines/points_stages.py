@@ -91,18 +91,18 @@ def fit(context: PointsContext) -> None:
     """Fit the surface."""
     config, (points, _) = context.config, prepared_of(context)
     check = context.events.check
-    begin = start(points.xyz, points.normals, points.weight, points.spacing, config.resolution, check)
+    begin = start(points.xyz, points.normals, points.weight, points.spacing, config.resolution, check, context.device)
     if begin is None:
         raise ReconstructionError(
             "The points enclose nothing: no surface could be begun.",
             "Give normals, more points, or --normals estimated if the given ones are wrong.",
             "no-surface",
         )
-    xyz, normals = (torch.from_numpy(a.astype(np.float32)) for a in (points.xyz, points.normals))
+    xyz, normals = (torch.from_numpy(a.astype(np.float32)).to(context.device) for a in (points.xyz, points.normals))
     model = PointsFit(begin, xyz, normals, points.spacing, points.noise, config.steps, config.seed, check)
     checkpoint = context.load_checkpoint()
     if checkpoint is not None:
-        model.load_state(checkpoint[0], checkpoint[1]["step"])
+        model.load_state({n: t.to(context.device) for n, t in checkpoint[0].items()}, checkpoint[1]["step"])
     try:
         _follow(context, model, points.scale)
         vertices, faces = model.mesh()

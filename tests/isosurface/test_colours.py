@@ -11,7 +11,7 @@ from recon.isosurface.grids import Box
 
 
 def some() -> Colours:
-    colours = Colours(Box.around(np.array([-1.0, -0.5, 0.0]), np.array([1.0, 0.5, 0.7]), 9))
+    colours = Colours.grey(Box.around(np.array([-1.0, -0.5, 0.0]), np.array([1.0, 0.5, 0.7]), 9))
     colours.values[:] = torch.rand(colours.values.shape, generator=torch.Generator().manual_seed(0))
     return colours
 

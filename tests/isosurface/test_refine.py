@@ -58,7 +58,7 @@ def photos(radius: float) -> Photos:
 
 def refinement(steps: int = 40) -> Refinement:
     box = Box.around(np.full(3, -0.6), np.full(3, 0.6), 8)
-    return Refinement(photos(0.45), ball(0.4), Colours(box), MeshConfig(finish=steps, views_per_step=6))
+    return Refinement(photos(0.45), ball(0.4), Colours.grey(box), MeshConfig(finish=steps, views_per_step=6))
 
 
 def test_the_surface_moves_to_the_silhouettes_and_stays_smooth() -> None:
