@@ -1,11 +1,17 @@
-"""One step of Adam on the rows of a tensor, in place: what torch's own does in a dozen passes, in one."""
+"""One step of Adam on the rows of a tensor, in place: what torch's own does in a dozen passes, in one.
+
+The CPU implementation is C++ (``kernels/cpu/adam.h``), the GPU's Triton (``kernels/gpu/adam_step.py``).
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kernels import _cpu
+from kernels.gpu import on_gpu
 
 BETAS = (0.9, 0.999)
 EPS = 1e-15
@@ -35,34 +41,49 @@ def adam_step(
         limits: (N,) largest change of each row's elements, or one for all.
 
     Raises:
-        ValueError: a shape does not fit, or a tensor is not contiguous float32 on the CPU.
+        ValueError: a shape does not fit, or a tensor is not contiguous float32 on the parameter's device.
     """
     rows, columns = parameter.shape
-    shapes = {"gradient": (rows, columns), "first": (rows, columns), "second": (rows, columns), "factors": (rows,)}
-    tensors = {"parameter": parameter, "gradient": gradient, "first": first, "second": second, "factors": factors}
-    for name, tensor in tensors.items():
-        if tensor.dtype != torch.float32 or not tensor.is_contiguous() or tensor.device.type != "cpu":
-            raise ValueError(f"{name} must be contiguous float32 on the CPU")
-        if name in shapes and tensor.shape != shapes[name]:
-            raise ValueError(f"{name} must have shape {shapes[name]}, not {tuple(tensor.shape)}")
-    if rates.dtype != torch.float32 or rates.shape != (columns,) or not 1 <= columns <= 1024:
-        raise ValueError(
-            f"rates must be float32 of shape ({columns},), 1 to 1024 columns, not {rates.dtype} {tuple(rates.shape)}"
-        )
+    if not 1 <= columns <= 1024:
+        raise ValueError(f"parameter has {columns} columns: 1 to 1024 can be stepped")
+    rates, limit = rates.contiguous(), 0.0 if isinstance(limits, Tensor) else limits
     each = limits.contiguous() if isinstance(limits, Tensor) else None
-    if each is not None and (each.dtype != torch.float32 or each.shape != (rows,)):
-        raise ValueError(f"limits must be float32 of shape ({rows},), not {each.dtype} {tuple(each.shape)}")
-    limit = 0.0 if isinstance(limits, Tensor) else limits
-    _cpu.adam(
-        parameter,
-        gradient,
-        first,
-        second,
-        factors,
-        rates.contiguous(),
-        each,
-        limit,
-        *BETAS,
-        EPS,
-        torch.get_num_threads(),
-    )
+    of_rows = {"parameter": parameter, "gradient": gradient, "first": first, "second": second}
+    tensors = of_rows | {"factors": factors, "rates": rates} | ({} if each is None else {"limits": each})
+    shapes = dict.fromkeys(of_rows, (rows, columns)) | {"factors": (rows,), "rates": (columns,), "limits": (rows,)}
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32 or not tensor.is_contiguous() or tensor.device != parameter.device:
+            raise ValueError(f"{name} must be contiguous float32 on {parameter.device}, as parameter is")
+        if tensor.shape != shapes[name]:
+            raise ValueError(f"{name} must have shape {shapes[name]}, not {tuple(tensor.shape)}")
+    torch.ops.egregium.adam_step(parameter, gradient, first, second, factors, rates, each, limit)
+
+
+torch.library.define(
+    "egregium::adam_step",
+    "(Tensor(a!) parameter, Tensor gradient, Tensor(b!) first, Tensor(c!) second, Tensor factors, Tensor rates, "
+    "Tensor? limits, float limit) -> ()",
+)
+
+
+@torch.library.impl("egregium::adam_step", "CPU")
+def _step_cpu(
+    parameter: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    factors: Tensor,
+    rates: Tensor,
+    limits: Tensor | None,
+    limit: float,
+) -> None:
+    tensors = (t.detach() for t in (parameter, gradient, first, second, factors, rates))
+    _cpu.adam(*tensors, limits, limit, *BETAS, EPS, torch.get_num_threads())
+
+
+@torch.library.register_fake("egregium::adam_step")
+def _step_fake(*_: Any) -> None:
+    pass
+
+
+on_gpu("adam_step")

@@ -1,13 +1,18 @@
-"""Many small symmetric systems at once, as stochastic Levenberg–Marquardt by blocks asks for."""
+"""Many small symmetric systems at once, as stochastic Levenberg–Marquardt by blocks asks for.
+
+The CPU implementation is C++ (``kernels/cpu/blocks.h``), the GPU's Triton (``kernels/gpu/solve_blocks.py``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kernels import _cpu
+from kernels.gpu import on_gpu
 
 MOST = 16
 
@@ -29,17 +34,14 @@ def solve_blocks(blocks: Tensor, gradients: Tensor, damping: float) -> Tensor:
         (N, n) x.
 
     Raises:
-        ValueError: a shape or dtype does not fit.
+        ValueError: a shape, dtype or device does not fit.
         FloatingPointError: something in it is not finite.
     """
     rows, n = gradients.shape
     _check({"blocks": blocks, "gradients": gradients}, {"blocks": (rows, _packed(n))})
     if not 0 <= damping < float("inf"):
         raise ValueError(f"damping must be at least 0 and finite, not {damping}")
-    steps = torch.empty_like(gradients, memory_format=torch.contiguous_format)
-    if not _cpu.solve_blocks(blocks.contiguous(), gradients.contiguous(), steps, damping, torch.get_num_threads()):
-        raise FloatingPointError("a block or a gradient is not finite")
-    return steps
+    return _sound(*torch.ops.egregium.solve_blocks(blocks, gradients, damping))
 
 
 def block_step(
@@ -77,7 +79,7 @@ def block_step(
         (N, n) the step.
 
     Raises:
-        ValueError: a shape or dtype does not fit.
+        ValueError: a shape, dtype or device does not fit.
         FloatingPointError: something in a row that takes part is not finite; the averages are then of no use.
     """
     rows, n = gradients.shape
@@ -91,20 +93,12 @@ def block_step(
     for name, tensor in averaged.items():
         if not tensor.is_contiguous():
             raise ValueError(f"{name} must be contiguous")
-    steps = torch.empty_like(gradients, memory_format=torch.contiguous_format)
-    if not _cpu.block_step(
-        None if blocks is None else blocks.contiguous(),
-        gradients.contiguous(),
-        averages,
-        squares,
-        shares.contiguous(),
-        square_shares.contiguous(),
-        rates.contiguous(),
-        limits.contiguous(),
-        steps,
-        overlap,
-        torch.get_num_threads(),
-    ):
+    arguments = (blocks, gradients, averages, squares, shares, square_shares, rates, limits, overlap)
+    return _sound(*torch.ops.egregium.block_step(*arguments))
+
+
+def _sound(steps: Tensor, sound: Tensor) -> Tensor:
+    if not sound:  # the host waits for a GPU here, as it promises to raise
         raise FloatingPointError("a block or a gradient is not finite")
     return steps
 
@@ -116,8 +110,42 @@ def _packed(n: int) -> int:
 
 
 def _check(tensors: dict[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    device = tensors["gradients"].device
     for name, tensor in tensors.items():
-        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
-            raise ValueError(f"{name} must be float32 on the CPU, not {tensor.dtype} on {tensor.device}")
+        if tensor.dtype != torch.float32 or tensor.device != device:
+            raise ValueError(f"{name} must be float32 on {device}, as gradients, not {tensor.dtype} on {tensor.device}")
         if name in shapes and tensor.shape != shapes[name]:
             raise ValueError(f"{name} must have shape {shapes[name]}, not {tuple(tensor.shape)}")
+
+
+# The second output is whether all is finite.
+torch.library.define("egregium::solve_blocks", "(Tensor blocks, Tensor gradients, float damping) -> (Tensor, Tensor)")
+torch.library.define(
+    "egregium::block_step",
+    "(Tensor? blocks, Tensor gradients, Tensor(a!) averages, Tensor(b!) squares, Tensor shares, Tensor square_shares, "
+    "Tensor rates, Tensor limits, float overlap) -> (Tensor, Tensor)",
+)
+
+
+@torch.library.impl("egregium::solve_blocks", "CPU")
+def _solve_cpu(blocks: Tensor, gradients: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+    steps = gradients.new_empty(gradients.shape)
+    tensors = (t.detach().contiguous() for t in (blocks, gradients))
+    return steps, torch.tensor(_cpu.solve_blocks(*tensors, steps, damping, torch.get_num_threads()))
+
+
+@torch.library.impl("egregium::block_step", "CPU")
+def _step_cpu(blocks: Tensor | None, gradients: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    *tensors, overlap = rest
+    steps = gradients.new_empty(gradients.shape)
+    given = [None if t is None else t.detach().contiguous() for t in (blocks, gradients, *tensors)]
+    return steps, torch.tensor(_cpu.block_step(*given, steps, overlap, torch.get_num_threads()))
+
+
+@torch.library.register_fake("egregium::solve_blocks")
+@torch.library.register_fake("egregium::block_step")
+def _fake(blocks: Tensor | None, gradients: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return gradients.new_empty(gradients.shape), gradients.new_empty((), dtype=torch.bool)
+
+
+on_gpu("solve_blocks", "block_step")

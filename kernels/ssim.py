@@ -1,4 +1,8 @@
-"""Structural similarity of two images, differentiable: the public function and its torch operator."""
+"""Structural similarity of two images, differentiable: the public function and its torch operator.
+
+The CPU implementation is C++ (``kernels/cpu/ssim.h``), the GPU's Triton (``kernels/gpu/ssim.py``); the readable twin is
+``kernels/reference/ssim.py``.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from torch import Tensor
 
 from kernels import _cpu
 from kernels.checks import check_count, check_floats, require_dtype
+from kernels.gpu import on_gpu
 
 
 def ssim(image: Tensor, reference: Tensor) -> Tensor:
@@ -27,7 +32,7 @@ def ssim(image: Tensor, reference: Tensor) -> Tensor:
         (H, W, C) in [-1, 1], 1 where the images are alike. Differentiable in ``image`` alone.
 
     Raises:
-        ValueError: shapes or dtypes differ, the dtype is not float32, or a row has more than 2²⁴ values.
+        ValueError: shapes, dtypes or devices differ, the dtype is not float32, or a row has more than 2²⁴ values.
     """
     check_floats(image=image, reference=reference)
     require_dtype("ssim", image, torch.float32)
@@ -82,3 +87,4 @@ def _backward(ctx: Any, incoming: Tensor, _: Tensor) -> tuple[Tensor, None, None
 
 
 torch.library.register_autograd("egregium::ssim", _backward, setup_context=_setup_context)
+on_gpu("ssim", "ssim_backward")

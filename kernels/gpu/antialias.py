@@ -149,7 +149,7 @@ def _blend(
     lost_lower, lower = _reach(lower, False, TRANSPOSED)
     lost = lost_left + lost_right + lost_upper + lost_lower
     given += place * channels
-    row = width.to(tl.int64) * channels
+    row = tl.cast(width, tl.int64) * channels
     for channel in range(channels):
         value = tl.load(given + channel, mask=inside, other=0.0)
         value -= tl.where(lost > 0, lost * value, 0.0)
@@ -240,7 +240,7 @@ def _backward(
         first = tl.load(firsts + place, mask=crossed, other=0)
         second = tl.load(seconds + place, mask=crossed, other=0)
         origin = image.to(tl.int64) * vertices
-        half_width, half_height = 0.5 * width.to(tl.float64), 0.5 * height.to(tl.float64)
+        half_width, half_height = 0.5 * tl.cast(width, tl.float64), 0.5 * tl.cast(height, tl.float64)
         mesh = (positions, faces, origin, vertices, triangles, half_width, half_height)
         x, y, on = column.to(tl.float64) + 0.5, row.to(tl.float64) + 0.5, at.to(tl.float64)
         x, y = tl.where(below == 0, x + on, x), tl.where(below == 0, y, y + on)

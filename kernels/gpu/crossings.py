@@ -230,7 +230,7 @@ def find(
     at = tl.full([COUNT], -1.0, tl.float32)
     if some(changes):
         origin = image.to(tl.int64) * vertices
-        half_width, half_height = 0.5 * width.to(tl.float64), 0.5 * height.to(tl.float64)
+        half_width, half_height = 0.5 * tl.cast(width, tl.float64), 0.5 * tl.cast(height, tl.float64)
         mesh = (positions, faces, origin, vertices, triangles, half_width, half_height)
         t_seen, u_seen = (here >= 1) & (here <= triangles), (other >= 1) & (other <= triangles)
         t, u = tl.where(t_seen, here, 0.0).to(tl.int32) - 1, tl.where(u_seen, other, 0.0).to(tl.int32) - 1

@@ -100,7 +100,7 @@ NUMBERS = ["pixels", "an_image", "texels", "channels", "height", "width", "level
 def _level(uv_da, pixel, pixels, height, width, levels, filter):
     """Return the finer of the levels that a pixel mixes, the coarser one's share, and that share's slopes by uv_da."""
     there = pixel < tl.where(filter == MIPMAP, pixels, 0)
-    w, h = width.to(tl.float32), height.to(tl.float32)
+    w, h = tl.cast(width, tl.float32), tl.cast(height, tl.float32)
     ux = tl.load(uv_da + 4 * pixel, mask=there, other=0.0) * w
     uy = tl.load(uv_da + 4 * pixel + 1, mask=there, other=0.0) * w
     vx = tl.load(uv_da + 4 * pixel + 2, mask=there, other=0.0) * h
@@ -138,7 +138,7 @@ def _along(x, n, filter, boundary):
     """Return the texels next to x, in [0, 1] for the whole texture, along an axis of n, -1 if none; and their mix."""
     # What is far outside is like what is just outside, and fits an integer.
     x = tl.where(boundary == WRAP, x - tl.floor(x), tl.minimum(tl.maximum(x, -2.0), 3.0))
-    x = x * n.to(tl.float32) - tl.where(filter == NEAREST, 0.0, 0.5)
+    x = x * tl.cast(n, tl.float32) - tl.where(filter == NEAREST, 0.0, 0.5)
     below = tl.floor(x)
     i = below.to(tl.int32)
     j = i + 1
@@ -170,7 +170,7 @@ def _texels(uv, pixel, there, level, an_image, texels, height, width, levels, fi
     offset = (pixel.to(tl.int32) // an_image).to(tl.int64) * texels
     rows, columns = height, width
     for k in range(levels - 1):
-        offset += tl.where(k < level, rows.to(tl.int64) * columns, 0)
+        offset += tl.where(k < level, tl.cast(rows, tl.int64) * columns, 0)
         rows, columns = tl.maximum(rows // 2, 1), tl.maximum(columns // 2, 1)
     rows, columns = tl.maximum(height >> level, 1), tl.maximum(width >> level, 1)
     left, right, fx = _along(tl.where(there, u, 0.0), columns, filter, boundary)
@@ -181,7 +181,7 @@ def _texels(uv, pixel, there, level, an_image, texels, height, width, levels, fi
         _texel(offset, left, lower, columns, there),
         _texel(offset, right, lower, columns, there),
     )
-    return four, fx, fy, rows.to(tl.float32), columns.to(tl.float32)
+    return four, fx, fy, tl.cast(rows, tl.float32), tl.cast(columns, tl.float32)
 
 
 @triton.jit
@@ -258,7 +258,7 @@ def _backward(
 ):
     pixel = tl.program_id(0).to(tl.int64) * PIXELS + tl.arange(0, PIXELS)
     inside = pixel < pixels
-    lookups, many = tl.where(filter == MIPMAP, 2, 1), pixels.to(tl.int64)
+    lookups, many = tl.where(filter == MIPMAP, 2, 1), tl.cast(pixels, tl.int64)
     level, between, fraction, by_ux, by_uy, by_vx, by_vy = _level(uv_da, pixel, pixels, height, width, levels, filter)
     zero = tl.zeros([PIXELS], tl.float32)
     to_u, to_v, to_level = zero, zero, zero

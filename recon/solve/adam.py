@@ -6,7 +6,7 @@ of a fit are. Rows that took no part in a step (a splat that no view saw) are le
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -45,11 +45,12 @@ class Adam:
     """
 
     def __init__(self, parameters: dict[str, Tensor], rules: dict[str, Rule]) -> None:
+        some = next(iter(parameters.values()))
         self.parameters = parameters
-        self.rules = rules
+        self.rules = {name: replace(rule, rates=rule.rates.to(some.device)) for name, rule in rules.items()}
         self._first = {name: torch.zeros_like(p) for name, p in parameters.items()}
         self._second = {name: torch.zeros_like(p) for name, p in parameters.items()}
-        self._age = torch.zeros(len(next(iter(parameters.values()))))
+        self._age = torch.zeros(len(some), device=some.device)
 
     def step(
         self, gradients: dict[str, Tensor], touched: Tensor, done: float, limits: dict[str, Tensor] | None = None
@@ -125,6 +126,7 @@ class Adam:
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from a checkpoint's :meth:`state`."""
-        self._first = {name: state[f"m.{name}"].clone() for name in self.parameters}
-        self._second = {name: state[f"v.{name}"].clone() for name in self.parameters}
-        self._age = state["age"].clone()
+        device = self._age.device
+        self._first = {name: state[f"m.{name}"].to(device, copy=True) for name in self.parameters}
+        self._second = {name: state[f"v.{name}"].to(device, copy=True) for name in self.parameters}
+        self._age = state["age"].to(device, copy=True)

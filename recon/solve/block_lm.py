@@ -16,7 +16,7 @@ Sources: Levenberg 1944; Kingma & Ba 2015, "Adam", for √v / η and the average
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -58,14 +58,16 @@ class BlockLM:
     Args:
         rows: N.
         rule: how they are stepped.
+        device: where.
     """
 
-    def __init__(self, rows: int, rule: BlockRule) -> None:
-        self.rule = rule
+    def __init__(self, rows: int, rule: BlockRule, device: str | torch.device = "cpu") -> None:
+        self.rule = replace(rule, rates=rule.rates.to(device), decays=rule.decays.to(device))
         unknowns = len(rule.rates)
-        self._gradient, self._square = torch.zeros(2, rows, unknowns)
-        self._blocks = torch.zeros(rows, unknowns * (unknowns + 1) // 2 if rule.overlap else 0)
-        self._age, self._block_age = torch.zeros(2, rows)
+        self._gradient, self._square = torch.zeros(2, rows, unknowns, device=device)
+        packed = unknowns * (unknowns + 1) // 2 if rule.overlap else 0
+        self._blocks = torch.zeros(rows, packed, device=device)
+        self._age, self._block_age = torch.zeros(2, rows, device=device)
 
     def see(self, blocks: Tensor, touched: Tensor) -> None:
         """Take blocks into their average.
@@ -128,8 +130,9 @@ class BlockLM:
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from a checkpoint's :meth:`state`."""
-        self._gradient, self._square, self._blocks = (state[name].clone() for name in ("m", "v", "h"))
-        self._age, self._block_age = state["age"].clone(), state["block_age"].clone()
+        names = ("m", "v", "h", "age", "block_age")
+        held = (state[name].to(self._age.device, copy=True) for name in names)
+        self._gradient, self._square, self._blocks, self._age, self._block_age = held
 
 
 def _shares(memory: float, age: Tensor, touched: Tensor) -> Tensor:

@@ -70,9 +70,11 @@ def compiling(told: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
         signature, constants = {}, {}
         for parameter in function.params:
             value = values[parameter.name]
-            signature[parameter.name] = "constexpr" if parameter.is_constexpr else kind(value)
-            if parameter.is_constexpr:
-                constants[parameter.name] = value
+            one = type(value) is int and value == 1 and not parameter.do_not_specialize
+            if parameter.is_constexpr or one:  # of which Triton makes a constant, too
+                signature[parameter.name], constants[parameter.name] = "constexpr", value
+            else:
+                signature[parameter.name] = kind(value)
         key = (function, str(signature), str(constants), str(options))
         if key in known:
             return

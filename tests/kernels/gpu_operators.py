@@ -47,7 +47,7 @@ def as_on_gpu(interpreted: bool = not torch.cuda.is_available()) -> Iterator[Non
         warnings.filterwarnings("ignore", "(?s).*Overriding a previously registered kernel")
         warnings.filterwarnings("ignore", category=RuntimeWarning, module="triton")  # NumPy's, of lanes that are masked
         for name, run in gpu.OPERATORS.items():
-            library.impl(name, _moved(run), "CPU", allow_override=True)
+            library.impl(name, _moved(name, run), "CPU", allow_override=True)
         try:
             with _interpreted() if interpreted else nullcontext():  # read when the kernels' modules are loaded, and run
                 yield
@@ -55,12 +55,17 @@ def as_on_gpu(interpreted: bool = not torch.cuda.is_available()) -> Iterator[Non
             del library  # and with it what it registered
 
 
-def _moved(run: Callable[..., Any]) -> Callable[..., Any]:
+def _moved(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
     if not torch.cuda.is_available():
         return run
+    schema = getattr(torch.ops.egregium, name).default._schema
+    written = [i for i, one in enumerate(schema.arguments) if one.alias_info is not None and one.alias_info.is_write]
 
     def moved(*arguments: Any) -> Any:
         there = tree_map_only(torch.Tensor, lambda t: t.cuda(), arguments)
-        return tree_map_only(torch.Tensor, lambda t: t.cpu(), run(*there))
+        found = run(*there)
+        for i in written:
+            arguments[i].copy_(there[i])
+        return tree_map_only(torch.Tensor, lambda t: t.cpu(), found)
 
     return moved

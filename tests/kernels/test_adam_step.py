@@ -6,7 +6,7 @@ import torch
 from kernels.adam_step import BETAS, adam_step
 
 
-@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("columns", [1, 3, 4, 48])
 def test_is_torch_adam(columns: int) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -23,6 +23,7 @@ def test_is_torch_adam(columns: int) -> None:
     torch.testing.assert_close(ours, theirs.detach(), atol=2e-6, rtol=0)
 
 
+@pytest.mark.usefixtures("device")
 def test_rows_may_sit_out_and_steps_are_cut() -> None:
     parameter, first, second = torch.zeros(3, 2), torch.zeros(3, 2), torch.zeros(3, 2)
     gradient = torch.tensor([[1.0, -1.0]]).expand(3, 2).contiguous()
@@ -47,3 +48,14 @@ def test_shapes_are_checked() -> None:
     x = torch.zeros(3, 2)
     with pytest.raises(ValueError, match="factors"):
         adam_step(x, x, x, x, torch.zeros(2), torch.zeros(2))
+    with pytest.raises(ValueError, match="limits must have shape"):
+        adam_step(x, x, x, x, torch.zeros(3), torch.zeros(2), torch.zeros(2))
+    with pytest.raises(ValueError, match="rates must be contiguous float32 on cpu"):
+        adam_step(x, x, x, x, torch.zeros(3), torch.zeros(2, device="meta"))
+    with pytest.raises(ValueError, match="1 to 1024"):
+        adam_step(*torch.zeros(4, 3, 1025), torch.zeros(3), torch.zeros(1025))
+
+
+def test_operator_is_well_formed() -> None:
+    arrays = (*torch.rand(4, 5, 3), torch.ones(5), torch.ones(3), torch.ones(5), 0.0)
+    torch.library.opcheck(torch.ops.egregium.adam_step.default, arrays)

@@ -13,14 +13,14 @@ def pictures(height: int, width: int, channels: int) -> tuple[torch.Tensor, torc
     return first, (0.7 * first + 0.3 * torch.rand(height, width, channels, generator=generator))
 
 
-@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("size", [(1, 1, 1), (5, 7, 3), (64, 48, 3), (33, 129, 3), (70, 40, 4)])
 def test_is_its_twin(size: tuple[int, int, int]) -> None:
     x, y = pictures(*size)
     torch.testing.assert_close(ssim(x, y).double(), reference(x.double(), y.double()), atol=2e-5, rtol=0)
 
 
-@pytest.mark.usefixtures("instruction_set")
+@pytest.mark.usefixtures("device")
 @pytest.mark.parametrize("size", [(5, 7, 3), (45, 37, 3)])
 def test_gradient_is_the_finite_difference_of_the_twin(size: tuple[int, int, int]) -> None:
     x, y = pictures(*size)
