@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import _cpu
+from kernels import _cpu, nvdiffrast
 from kernels.checks import check_floats, require_dtype
 from kernels.face_neighbors import face_neighbors
 from kernels.gpu import on_gpu
@@ -48,6 +48,8 @@ def antialias(color: Tensor, rast: Tensor, positions: Tensor, faces: Tensor, nei
     """
     positions = check_antialias(color, rast, positions, faces)
     require_dtype("antialias", positions, torch.float32)
+    if nvdiffrast.takes(color):
+        return nvdiffrast.antialias(color, rast, positions, faces)
     if neighbors is None:
         neighbors = face_neighbors(faces)
     elif neighbors.shape != faces.shape or neighbors.dtype != torch.int32 or neighbors.device != faces.device:

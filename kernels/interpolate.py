@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from kernels import _cpu
+from kernels import _cpu, nvdiffrast
 from kernels.checks import check_count, check_floats, require_dtype
 from kernels.gpu import on_gpu
 from kernels.mesh_arguments import check_faces, check_rast
@@ -47,6 +47,8 @@ def interpolate(
     """
     attributes, chosen = check_interpolate(attributes, rast, faces, rast_db, diff_attrs)
     require_dtype("interpolate", attributes, torch.float32)
+    if nvdiffrast.takes(attributes):
+        return nvdiffrast.interpolate(attributes, rast, faces, rast_db, chosen)
     values, derivatives = torch.ops.egregium.interpolate(
         attributes, rast, faces, rast_db if chosen is not None else None, chosen or []
     )

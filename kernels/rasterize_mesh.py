@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import _cpu
+from kernels import _cpu, nvdiffrast
 from kernels.checks import check_size, require_dtype
 from kernels.gpu import on_gpu
 from kernels.mesh_arguments import check_faces, check_positions
@@ -58,6 +58,8 @@ def rasterize_mesh(
     require_dtype("rasterize_mesh", positions, torch.float32)
     width, height = check_size("width", width), check_size("height", height)
     layers = check_size("layers", layers, most=1024)
+    if nvdiffrast.takes(positions):
+        return nvdiffrast.rasterize_mesh(positions, faces, width, height, layers)
     rast, rast_db = torch.ops.egregium.rasterize_mesh(positions, faces, width, height, layers)
     return (rast, rast_db) if layers > 1 else (rast[0], rast_db[0])
 

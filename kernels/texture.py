@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import _cpu
+from kernels import _cpu, nvdiffrast
 from kernels.checks import MOST_PIXELS, check_count, check_floats, require_dtype
 from kernels.gpu import on_gpu
 
@@ -57,6 +57,8 @@ def texture(
     """
     check_texture(texture, uv, uv_da, filter_mode, boundary_mode)
     require_dtype("texture", texture, torch.float32)
+    if nvdiffrast.takes(texture):
+        return nvdiffrast.texture(texture, uv, uv_da, filter_mode, boundary_mode)
     height, width = texture.shape[1:3]
     levels = [texture]
     if filter_mode == "linear-mipmap-linear":
