@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kernels import _cpu
 from kernels.contour_tables import COUNTS, FLAGGED, LOOPS
+from kernels.gpu import on_gpu
 
 Resolution = tuple[int, int, int]
 _Parts = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -76,7 +77,8 @@ def dual_contour(
 
     Raises:
         ValueError: shapes or dtypes do not fit, cells are not those of the grid in ascending order, corners name no
-            sample, the surface leaves the listed cells (nothing is open, ever), or it meets 2²⁹ cells or more.
+            sample, the surface leaves the listed cells (nothing is open, ever), it meets 2²⁹ cells or more, or tensors
+            are on different devices.
     """
     shape = _samples_along(resolution)
     if inside.dtype != torch.bool:
@@ -89,6 +91,10 @@ def dual_contour(
             raise ValueError("sparse: inside (S,), cells (M,) and corners (M, 8) belong together")
         if corners.dtype != torch.int32:
             raise ValueError(f"corners is {corners.dtype}: it must be int32")
+        if not inside.device == cells.device == corners.device:
+            raise ValueError(
+                f"inside is on {inside.device}, cells on {cells.device}, corners on {corners.device}: not on one device"
+            )
         if len(inside) >= 2**31:
             raise ValueError(f"inside holds {len(inside)} samples: at most 2^31 - 1 can be numbered in int32")
     parts: _Parts = torch.ops.egregium.dual_contour(inside, resolution, cells, corners)
@@ -111,9 +117,8 @@ def cell_samples(cells: Tensor, resolution: Resolution) -> tuple[Tensor, Tensor]
     """
     _samples_along(resolution)
     _check_cells(cells)
-    samples, corners = torch.empty(8 * len(cells), dtype=torch.int32), torch.empty(len(cells), 8, dtype=torch.int32)
-    count = _cpu.cell_samples(*resolution, cells.contiguous(), samples, corners)
-    return samples[:count].clone(), corners
+    result: tuple[Tensor, Tensor] = torch.ops.egregium.cell_samples(cells, resolution)
+    return result
 
 
 def _samples_along(resolution: Resolution) -> tuple[int, ...]:
@@ -135,6 +140,7 @@ torch.library.define(
     "(Tensor inside, SymInt[] resolution, Tensor? cells, Tensor? corners)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
+torch.library.define("egregium::cell_samples", "(Tensor cells, SymInt[] resolution) -> (Tensor, Tensor)")
 
 
 @torch.library.impl("egregium::dual_contour", "CPU")
@@ -157,6 +163,13 @@ def _cpu_implementation(inside: Tensor, resolution: list[int], cells: Tensor | N
     return rows, cases, first, samples, places, cell_edges, edges, quads
 
 
+@torch.library.impl("egregium::cell_samples", "CPU")
+def _cell_samples_cpu(cells: Tensor, resolution: list[int]) -> tuple[Tensor, Tensor]:
+    samples, corners = torch.empty(8 * len(cells), dtype=torch.int32), torch.empty(len(cells), 8, dtype=torch.int32)
+    count = _cpu.cell_samples(*resolution, cells.contiguous(), samples, corners)
+    return samples[:count].clone(), corners
+
+
 @torch.library.register_fake("egregium::dual_contour")
 def _fake(inside: Tensor, resolution: list[Any], cells: Tensor | None, corners: Tensor | None) -> _Parts:
     context = torch.library.get_ctx()
@@ -175,3 +188,11 @@ def _fake(inside: Tensor, resolution: list[Any], cells: Tensor | None, corners: 
         made(torch.int32, edges, 2),
         made(torch.int32, edges, 4),
     )
+
+
+@torch.library.register_fake("egregium::cell_samples")
+def _cell_samples_fake(cells: Tensor, resolution: list[Any]) -> tuple[Tensor, Tensor]:
+    return cells.new_empty(torch.library.get_ctx().new_dynamic_size()), cells.new_empty(cells.shape[0], 8)
+
+
+on_gpu("dual_contour", "cell_samples")

@@ -21,6 +21,7 @@ from kernels import _cpu
 from kernels.checks import check_floats, check_shape, require_dtype
 from kernels.contour_tables import LOOPS
 from kernels.dual_contour import Contour
+from kernels.gpu import on_gpu
 
 WEIGHTS = 21
 """Weights of a cell: α of its 8 corners, β of its 12 edges, γ."""
@@ -47,12 +48,14 @@ def flexicubes(
         deviations: (V,) the mean absolute deviation of each vertex's distances to its crossings.
 
     Raises:
-        ValueError: shapes or dtypes do not fit.
+        ValueError: shapes, dtypes or devices do not fit.
     """
     samples, cells = len(contour.samples), len(contour.rows)
     shapes = {"positions": (samples, 3), "field": (samples,), "weights": (cells, WEIGHTS)}
     check_floats(field=field, positions=positions, weights=weights)
     require_dtype("flexicubes", field, torch.float32, torch.float64)
+    if contour.rows.device != field.device:
+        raise ValueError(f"contour is on {contour.rows.device}, field on {field.device}: not on one device")
     for (name, shape), tensor in zip(shapes.items(), (positions, field, weights), strict=True):
         check_shape(name, tensor, shape, f"{samples} samples, {cells} cells")
     parts = (contour.cases, contour.first, contour.corners, contour.cell_edges, contour.quads)
@@ -153,3 +156,4 @@ def _backward(ctx: Any, to_vertices: Tensor, to_deviations: Tensor) -> tuple[Ten
 
 
 torch.library.register_autograd("egregium::flexicubes", _backward, setup_context=_setup_context)
+on_gpu("flexicubes", "flexicubes_backward")

@@ -13,7 +13,10 @@ from torch import Tensor
 
 from kernels.contour_tables import EDGES, LOOPS
 from kernels.dual_contour import Contour, cell_samples, dual_contour
+from kernels.gpu.dual_contour import dual_contour as on_gpu
 from kernels.reference.dual_contour import dual_contour as reference
+
+pytestmark = pytest.mark.usefixtures("processor")
 
 
 def shape_of(field: Tensor) -> tuple[int, int, int]:
@@ -35,11 +38,12 @@ def test_is_its_twin(resolution: tuple[int, int, int], density: float) -> None:
     same(dual_contour(inside, resolution), reference(inside))
 
 
-def test_threads_and_chunks_do_not_matter() -> None:
+def test_threads_chunks_and_the_device_do_not_matter() -> None:
     field = random_field((70, 31, 33), 5)  # three slabs of layers, some twenty chunks of cells
     parts = check_same_bits(lambda: list(vars(dual_contour(field < 0, shape_of(field))).values()))
     contour = Contour(*parts)
     check_closed(split(contour.quads), contour.vertex_count)
+    same(contour, Contour(*on_gpu(field < 0, [*shape_of(field)], None, None)))
 
 
 @pytest.mark.parametrize("resolution", SIZES)
@@ -172,6 +176,8 @@ def test_operator_is_well_formed() -> None:
     inside = random_field((3, 4, 5), 0) < 0
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(torch.ops.egregium.dual_contour.default, (inside, [3, 4, 5], None, None), test_utils=tests)
+    cells = torch.tensor([0, 1, 8], dtype=torch.int32)
+    torch.library.opcheck(torch.ops.egregium.cell_samples.default, (cells, [3, 4, 5]), test_utils=tests)
 
 
 def test_bad_input_is_named() -> None:
@@ -184,6 +190,9 @@ def test_bad_input_is_named() -> None:
         dual_contour(inside, (2, 2, 0))
     with pytest.raises(ValueError, match="belong together"):
         dual_contour(inside.flatten(), (2, 2, 2), torch.zeros(1, dtype=torch.int32))
+    far = torch.zeros(1, dtype=torch.int32, device="meta")
+    with pytest.raises(ValueError, match="cells on meta, corners on cpu: not on one device"):
+        dual_contour(inside.flatten(), (2, 2, 2), far, torch.zeros(1, 8, dtype=torch.int32))
     for cells in (torch.zeros(1, dtype=torch.int64), torch.zeros(1, 1, dtype=torch.int32)):
         with pytest.raises(ValueError, match=r"cells must be \(M,\) int32"):
             cell_samples(cells, (2, 2, 2))
@@ -209,6 +218,8 @@ def test_corners_that_are_no_samples_are_refused(corner: int) -> None:
     inside = torch.zeros(len(samples_of), dtype=torch.bool)
     assert len(dual_contour(inside, (2, 2, 2), cells, corners).rows) == 0
     assert len(samples_of) <= 18
+    with pytest.raises(ValueError, match="among the 0 samples"):
+        dual_contour(inside[:0], (2, 2, 2), cells, corners)
     corners[1, 5] = corner
     with pytest.raises(ValueError, match="corners places among"):
         dual_contour(inside, (2, 2, 2), cells, corners)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from torch import Tensor
 from kernels.dual_contour import Contour, dual_contour
 from kernels.flexicubes import WEIGHTS, flexicubes
 from kernels.reference.flexicubes import flexicubes as reference
+
+pytestmark = pytest.mark.usefixtures("processor")
 
 RESOLUTION = (4, 3, 5)
 
@@ -51,7 +54,7 @@ def test_is_its_twin_with_all_gradients(resolution: tuple[int, int, int], midpoi
 
 @pytest.mark.parametrize("seed", range(2))
 def test_gradients_are_finite_differences(seed: int) -> None:
-    """Of the compiled kernel itself. Noise keeps clear of Eq 8's kinks: no two distances are within the step."""
+    """Of the kernel itself. Noise keeps clear of Eq 8's kinks: no two distances are within the step."""
     positions, field, weights, contour = scene((3, 3, 3), seed)
     inputs = [t.requires_grad_() for t in (positions, field, weights)]
     assert torch.autograd.gradcheck(lambda *t: flexicubes(*t, contour, True), inputs, eps=1e-7, atol=1e-5, rtol=1e-4)
@@ -123,6 +126,16 @@ def test_values_near_zero_have_finite_gradients(function: Callable[..., Any], ou
         assert (one.double() - other).abs().max() <= 1e-5 * other.abs().max()
 
 
+def test_nothing_is_no_error() -> None:
+    contour = dual_contour(torch.zeros(3, 4, 5, dtype=torch.bool), (2, 3, 4))
+    inputs = [torch.zeros(shape).requires_grad_() for shape in ((0, 3), (0,), (0, WEIGHTS))]
+    vertices, deviations = flexicubes(*inputs, contour, True)
+    assert vertices.shape == (0, 3)
+    assert deviations.shape == (0,)
+    found = torch.autograd.grad((vertices.sum(), deviations.sum()), inputs)
+    assert [gradient.shape for gradient in found] == [t.shape for t in inputs]
+
+
 def test_threads_do_not_matter() -> None:
     *tensors, contour = scene((20, 21, 22))
     inputs = [t.requires_grad_() for t in tensors]
@@ -150,3 +163,5 @@ def test_bad_input_is_named() -> None:
         flexicubes(positions, field, weights[:, :20], contour)
     with pytest.raises(ValueError, match=r"weights is torch\.float32"):
         flexicubes(positions, field, weights.float(), contour)
+    with pytest.raises(ValueError, match="contour is on meta, field on cpu"):
+        flexicubes(positions, field, weights, replace(contour, rows=contour.rows.to("meta")))
