@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.tables import machine, print_table, write_section
-from kernels.splat_jacobian import UNKNOWNS, SplatJacobian, move_splats
+from kernels.move_splats import move_splats
+from kernels.splat_jacobian import UNKNOWNS, SplatJacobian
 from recon.splats.model import Splats
 
 OWN = UNKNOWNS + 3

@@ -15,6 +15,7 @@ place among the pairs by splat, and their number; ``pairs`` (P, 2) a splat and i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,23 +23,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.gpu.splat_projection import (
-    CHANNEL,
-    DET,
-    LO,
-    LOG2_LEAST_ALPHA,
-    TILE,
-    B,
-    C,
-    U,
-    V,
-    project,
-    project_backward,
-)
+from kernels.gpu.splat_projection import CHANNEL, project
+from kernels.gpu.splat_projection_backward import project_backward
 from kernels.gpu.splat_tiles import touch
+from kernels.gpu.splat_walk import GREATEST_ALPHA, LEAST_TRANSMITTANCE, TILE, busy, meet, pixels
 
-GREATEST_ALPHA = tl.constexpr(0.999)
-LEAST_TRANSMITTANCE = tl.constexpr(1e-4)
 MOMENTS = tl.constexpr(6)
 BLOCK = 128
 """Splats of a program."""
@@ -71,14 +60,14 @@ def rasterize_splats(
     median: bool,
 ) -> tuple[Tensor, ...]:
     """Return image, alpha, medians, records, runs, each tile's first pair, and the pairs."""
-    n, sizes = len(means), _sizes(colors, features, sh_degree, antialiased)
+    n, sizes = len(means), sizes_of(colors, features, sh_degree, antialiased)
     channels = sizes["COLORS"] + sizes["FEATURES"]
     stride = 16 if channels <= 8 else 32
     records, reach = means.new_empty(n, stride), means.new_empty(n, 4, dtype=torch.int32)
     scene = (means, quats, scales, opacities, colors, features, viewmat, K)
     numbers = (n, width, height, near_plane, far_plane, eps2d, colors.shape[1] if sh_degree >= 0 else 0)
     splats_grid = (max(1, triton.cdiv(n, BLOCK)),)
-    project[splats_grid](*_held(scene, means), *numbers, records, reach, STRIDE=stride, SPLATS=BLOCK, **sizes)
+    project[splats_grid](*held(scene, means), *numbers, records, reach, STRIDE=stride, SPLATS=BLOCK, **sizes)
 
     order = torch.where(reach[:, 1] < 0, torch.inf, records[:, 6]).argsort(stable=True)
     counts, none = torch.zeros(n, dtype=torch.int32, device=means.device), records.new_empty(0, dtype=torch.int32)
@@ -98,24 +87,17 @@ def rasterize_splats(
 
     image, alpha = means.new_empty(height, width, channels), means.new_empty(height, width)
     medians = means.new_empty((height, width) if median else (0, 0), dtype=torch.int32)
-    _blend[(len(tiles) - 1,)](
-        records,
-        tile_start,
-        pairs,
-        *_held((background, mask), records),
-        width,
-        height,
-        columns_of_tiles,
+    over_tiles(
+        _blend,
+        (records, tile_start, pairs, mask),
+        (width, height),
+        *held((background,), records),
         image,
         alpha,
         medians,
         BACKGROUND=background is not None,
-        MASK=mask is not None,
         MEDIAN=median,
         CHANNELS=channels,
-        STRIDE=stride,
-        AT_ONCE=AT_ONCE,
-        num_warps=WARPS,
     )
     return image, alpha, medians, records, runs, tile_start, pairs
 
@@ -148,53 +130,112 @@ def rasterize_splats_backward(
     antialiased: bool,
 ) -> tuple[Tensor, ...]:
     """Return the gradients to means, quats, scales, opacities, colors, features, viewmat, K and background."""
-    n, sizes = len(means), _sizes(colors, features, sh_degree, antialiased)
-    channels = image.shape[2]
-    wide = triton.next_power_of_2(MOMENTS.value + channels)
-    rows = means.new_zeros(len(pairs), wide)
     image_gradient = image_gradient.contiguous()
-    _blend_backward[(len(tile_start) - 1,)](
-        records,
-        tile_start,
-        pairs,
-        *_held((mask,), records),
-        width,
-        height,
-        triton.cdiv(width, 16),
-        image,
-        alpha,
-        image_gradient,
-        *_held((alpha_gradient,), records),
-        rows,
-        MASK=mask is not None,
-        ALPHA=alpha_gradient is not None,
-        CHANNELS=channels,
-        STRIDE=records.shape[1],
-        WIDE=wide,
-        AT_ONCE=AT_ONCE,
-        num_warps=WARPS,
-    )
-    sums = means.new_empty(n, wide)
-    _add_up[(max(1, n),)](runs, rows, sums, n, WIDE=wide, ROWS=ROWS, num_warps=1)
-
-    scene = (means, quats, scales, opacities, colors, features, viewmat, K)
-    gradients = [t.new_empty(t.shape) for t in scene[:5] if t is not None]
-    to_features = means.new_empty(0) if features is None else features.new_empty(features.shape)
-    programs = max(1, triton.cdiv(n, BLOCK))
-    camera = means.new_zeros(programs, 16)
-    numbers = (n, width, height, near_plane, far_plane, eps2d, colors.shape[1] if sh_degree >= 0 else 0)
-    project_backward[(programs,)](
-        *_held(scene, means), *numbers, runs, sums, *gradients, to_features, camera, WIDE=wide, SPLATS=BLOCK, **sizes
-    )
-    camera = camera.sum(0, dtype=torch.float64).float()
+    state, scene = (records, runs, tile_start, pairs), (means, quats, scales, opacities, colors, features, viewmat, K)
+    numbers = (width, height, sh_degree, near_plane, far_plane, eps2d, antialiased)
+    *gradients, camera = carried_back(image_gradient, alpha_gradient, image, alpha, state, scene, mask, numbers)
+    camera = camera.float()
     to_viewmat, to_K = viewmat.new_zeros(4, 4), K.new_zeros(3, 3)
     to_viewmat[:3, :3], to_viewmat[:3, 3] = camera[:9].view(3, 3), camera[9:12]
     to_K[0, 0], to_K[1, 1], to_K[0, 2], to_K[1, 2] = camera[12:]
     to_background = ((1 - alpha)[..., None] * image_gradient).sum((0, 1))
-    return *gradients, to_features, to_viewmat, to_K, to_background
+    return *gradients, to_viewmat, to_K, to_background
 
 
-def _sizes(colors: Tensor, features: Tensor | None, sh_degree: int, antialiased: bool) -> dict[str, Any]:
+def carried_back(
+    image_gradient: Tensor,
+    alpha_gradient: Tensor | None,
+    image: Tensor,
+    alpha: Tensor,
+    state: tuple[Tensor, Tensor, Tensor, Tensor],
+    scene: tuple[Any, ...],
+    mask: Tensor | None,
+    numbers: tuple[Any, ...],
+) -> list[Tensor]:
+    """Return the gradients to means, quats, scales, opacities, colors, features and, float64 (16,), to the camera.
+
+    Args:
+        image_gradient, alpha_gradient, image, alpha, mask: as of ``rasterize_splats_backward``; contiguous.
+        state: records, runs, tile_start, pairs.
+        scene: means to K.
+        numbers: width to antialiased.
+    """
+    records, runs, tile_start, pairs = state
+    means, *_, colors, features, _, _ = scene
+    width, height, sh_degree, near_plane, far_plane, eps2d, antialiased = numbers
+    n, channels = len(means), image.shape[2]
+    wide = triton.next_power_of_2(MOMENTS.value + channels)
+    rows = records.new_zeros(len(pairs), wide)
+    over_tiles(
+        _blend_backward,
+        (records, tile_start, pairs, mask),
+        (width, height),
+        image,
+        alpha,
+        image_gradient,
+        *held((alpha_gradient,), records),
+        rows,
+        ALPHA=alpha_gradient is not None,
+        CHANNELS=channels,
+        WIDE=wide,
+    )
+    sums = summed(rows, runs)
+    gradients = [t.new_empty(t.shape) for t in scene[:5]]
+    gradients.append(means.new_empty(0) if features is None else features.new_empty(features.shape))
+    programs = max(1, triton.cdiv(n, BLOCK))
+    camera = means.new_zeros(programs, 16)
+    project_backward[(programs,)](
+        *held(scene, means),
+        *(n, width, height, near_plane, far_plane, eps2d, colors.shape[1] if sh_degree >= 0 else 0),
+        runs,
+        sums,
+        *gradients,
+        camera,
+        WIDE=wide,
+        SPLATS=BLOCK,
+        **sizes_of(colors, features, sh_degree, antialiased),
+    )
+    return [*gradients, camera.sum(0, dtype=torch.float64)]
+
+
+def over_tiles(
+    kernel: Any,
+    walked: tuple[Tensor, Tensor, Tensor, Tensor | None],
+    size: tuple[int, int],
+    *arguments: Tensor,
+    halved: bool = False,
+    **constants: Any,
+) -> None:
+    """Run a kernel that walks over each tile's splats: those of records, tile_start, pairs and mask.
+
+    Where registers would not suffice, it is ``halved``: it looks at half as many splats together.
+    """
+    *state, mask = walked
+    records, tile_start, _ = state
+    kernel[(len(tile_start) - 1,)](
+        *state,
+        *held((mask,), records),
+        *size,
+        triton.cdiv(size[0], TILE.value),
+        *arguments,
+        MASK=mask is not None,
+        STRIDE=records.shape[1],
+        AT_ONCE=AT_ONCE // 2 if halved else AT_ONCE,
+        num_warps=WARPS,
+        **constants,
+    )
+
+
+def summed(rows: Tensor, runs: Tensor) -> Tensor:
+    """Return the sum of each splat's rows (P, a power of 2)."""
+    n, wide = len(runs), rows.shape[1]
+    sums = rows.new_empty(n, wide)
+    _add_up[(max(1, n),)](runs, rows, sums, n, WIDE=wide, ROWS=ROWS, num_warps=1)
+    return sums
+
+
+def sizes_of(colors: Tensor, features: Tensor | None, sh_degree: int, antialiased: bool) -> dict[str, Any]:
+    """Return what kernels of splats are compiled for."""
     return {
         "ANTIALIASED": antialiased,
         "DEGREE": sh_degree,
@@ -203,51 +244,9 @@ def _sizes(colors: Tensor, features: Tensor | None, sh_degree: int, antialiased:
     }
 
 
-def _held(tensors: tuple[Tensor | None, ...], some: Tensor) -> list[Tensor]:
+def held(tensors: Sequence[Tensor | None], some: Tensor) -> list[Tensor]:
     """Return them contiguous, ``some`` in place of none: a kernel that is told so does not look at it."""
     return [(some if t is None else t.detach()).contiguous() for t in tensors]
-
-
-@triton.jit
-def _pixels(tile, columns_of_tiles, width, height, mask, MASK: tl.constexpr):
-    """Return the tile's pixels: column, row, number, whether there is such a pixel, and whether it is rendered."""
-    inner = tl.arange(0, TILE * TILE)
-    x = tile % columns_of_tiles * TILE + inner % TILE
-    y = tile // columns_of_tiles * TILE + inner // TILE
-    there = (x < width) & (y < height)
-    pixel = y.to(tl.int64) * width + x
-    on = there
-    if MASK:
-        on &= tl.load(mask + pixel, mask=there, other=0) != 0
-    return x, y, pixel, there, on
-
-
-@triton.jit
-def _meet(records, pairs, k, end, x, y, T, STRIDE: tl.constexpr, AT_ONCE: tl.constexpr):
-    """Let splats meet a tile's pixels.
-
-    Returns:
-        record, known: (AT_ONCE,) where the splats' records are, and whether there is one.
-        dx, tau: (AT_ONCE, pixels) offsets in which the ellipse is upright: in (dx, dy) a needle's terms cancel.
-        alpha: likewise, 0 where the splat does not contribute.
-        before: likewise, transmittances in front of the splats, as if none of these were the last.
-    """
-    number = k + tl.arange(0, AT_ONCE)
-    known = number < end
-    splat = tl.load(pairs + 2 * number.to(tl.int64), mask=known, other=0).to(tl.int64)
-    record = records + splat * STRIDE
-    c = tl.load(record + C, mask=known, other=-1.0)
-    inverse = 1.0 / c
-    shear = 0.5 * tl.load(record + B, mask=known, other=0.0) * inverse
-    flat = tl.load(record + DET, mask=known, other=0.0) * inverse
-    lo = tl.load(record + LO, mask=known, other=-100.0)
-    dx = (x + 0.5)[None, :] - tl.load(record + U, mask=known, other=0.0)[:, None]
-    tau = (y + 0.5)[None, :] - tl.load(record + V, mask=known, other=0.0)[:, None] + shear[:, None] * dx
-    exponent = flat[:, None] * dx * dx + lo[:, None] + c[:, None] * tau * tau
-    alpha = tl.where(exponent >= LOG2_LEAST_ALPHA, tl.minimum(tl.exp2(exponent), GREATEST_ALPHA), 0.0)
-    before = T[None, :] * tl.cumprod(1.0 - alpha, 0) / (1.0 - alpha)
-    alpha = tl.where(before >= LEAST_TRANSMITTANCE, alpha, 0.0)
-    return record, known, dx, tau, alpha, before
 
 
 @triton.jit
@@ -255,23 +254,23 @@ def _blend(
     records,
     tile_start,
     pairs,
-    background,
     mask,
     width,
     height,
     columns_of_tiles,
+    background,
     image,
     alphas,
     medians,
-    BACKGROUND: tl.constexpr,
     MASK: tl.constexpr,
-    MEDIAN: tl.constexpr,
-    CHANNELS: tl.constexpr,
     STRIDE: tl.constexpr,
     AT_ONCE: tl.constexpr,
+    BACKGROUND: tl.constexpr,
+    MEDIAN: tl.constexpr,
+    CHANNELS: tl.constexpr,
 ):
     tile = tl.program_id(0)
-    x, y, pixel, there, on = _pixels(tile, columns_of_tiles, width, height, mask, MASK)
+    x, y, pixel, there, on = pixels(tile, columns_of_tiles, width, height, mask, MASK)
     T = tl.where(on, 1.0, 0.0)
     k, end = tl.load(tile_start + tile), tl.load(tile_start + tile + 1)
     median = tl.full([TILE * TILE], -1, tl.int32)
@@ -279,7 +278,7 @@ def _blend(
     for _channel in tl.static_range(CHANNELS):
         colors = colors + (tl.zeros_like(T),)
     while (k < end) & (tl.max(T, 0) >= LEAST_TRANSMITTANCE):
-        record, known, _, _, alpha, before = _meet(records, pairs, k, end, x, y, T, STRIDE, AT_ONCE)
+        record, known, _, _, alpha, before = meet(records, pairs, k, end, x, y, T, STRIDE, AT_ONCE)
         weight = alpha * before
         sums = ()
         for channel in tl.static_range(CHANNELS):
@@ -320,15 +319,21 @@ def _blend_backward(
     alpha_gradient,
     rows,
     MASK: tl.constexpr,
+    STRIDE: tl.constexpr,
+    AT_ONCE: tl.constexpr,
     ALPHA: tl.constexpr,
     CHANNELS: tl.constexpr,
-    STRIDE: tl.constexpr,
     WIDE: tl.constexpr,
-    AT_ONCE: tl.constexpr,
 ):
     tile = tl.program_id(0)
-    x, y, pixel, _, on = _pixels(tile, columns_of_tiles, width, height, mask, MASK)
+    x, y, pixel, _, on = pixels(tile, columns_of_tiles, width, height, mask, MASK)
     T = tl.where(on, 1.0, 0.0)
+    k, end = tl.load(tile_start + tile), tl.load(tile_start + tile + 1)
+    if ALPHA:
+        due = busy(image_gradient, pixel, on, CHANNELS) | busy(alpha_gradient, pixel, on, 1)
+    else:
+        due = busy(image_gradient, pixel, on, CHANNELS)
+    end = tl.where(due, end, k)
     behind = tl.zeros_like(T)
     if ALPHA:
         shown = 1.0 - tl.load(alphas + pixel, mask=on, other=1.0)
@@ -336,9 +341,8 @@ def _blend_backward(
     for channel in tl.static_range(CHANNELS):
         gradient = tl.load(image_gradient + pixel * CHANNELS + channel, mask=on, other=0.0)
         behind += gradient * tl.load(image + pixel * CHANNELS + channel, mask=on, other=0.0)
-    k, end = tl.load(tile_start + tile), tl.load(tile_start + tile + 1)
     while (k < end) & (tl.max(T, 0) >= LEAST_TRANSMITTANCE):
-        record, known, dx, tau, alpha, before = _meet(records, pairs, k, end, x, y, T, STRIDE, AT_ONCE)
+        record, known, dx, tau, alpha, before = meet(records, pairs, k, end, x, y, T, STRIDE, AT_ONCE)
         weight = alpha * before
         place = tl.load(pairs + 2 * (k + tl.arange(0, AT_ONCE)).to(tl.int64) + 1, mask=known, other=0)
         row = rows + place.to(tl.int64) * WIDE

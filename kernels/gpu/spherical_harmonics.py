@@ -152,3 +152,38 @@ def sh_color_backward(sh, to_sh, gradient, i, known, drawn, coefficients, mean, 
             tl.store(to_sh + 3 * (i * coefficients + k) + channel, x * 0, mask=known)
     along = dx * x + dy * y + dz * z
     return (dx - along * x) * inverse, (dy - along * y) * inverse, (dz - along * z) * inverse
+
+
+@triton.jit
+def sh_tangent(sh, step, i, drawn, stepped, coefficients, mean, centre, moved, DEGREE: tl.constexpr):
+    """Return the change of red, green and blue, unclamped, along a step of mean − centre and, if ``stepped``, of sh."""
+    x, y, z, inverse = _direction(mean, centre)
+    along = x * moved[0] + y * moved[1] + z * moved[2]
+    dx, dy, dz = (moved[0] - along * x) * inverse, (moved[1] - along * y) * inverse, (moved[2] - along * z) * inverse
+    red, green, blue = x * 0, x * 0, x * 0
+    for k in tl.static_range((DEGREE + 1) * (DEGREE + 1)):
+        value = _basis(k, x, y, z)
+        slope = _slope(k, x, y, z)
+        turned = slope[0] * dx + slope[1] * dy + slope[2] * dz
+        at = 3 * (i * coefficients + k)
+        red += turned * tl.load(sh + at, mask=drawn, other=0.0)
+        green += turned * tl.load(sh + at + 1, mask=drawn, other=0.0)
+        blue += turned * tl.load(sh + at + 2, mask=drawn, other=0.0)
+        red += value * tl.load(step + at, mask=stepped, other=0.0)
+        green += value * tl.load(step + at + 1, mask=stepped, other=0.0)
+        blue += value * tl.load(step + at + 2, mask=stepped, other=0.0)
+    return red, green, blue
+
+
+@triton.jit
+def sh_squares(to_sh, factors, i, known, drawn, coefficients, mean, centre, DEGREE: tl.constexpr):
+    """Write Y_k² times the channels' factors, zeros above the degree."""
+    x, y, z, _ = _direction(mean, centre)
+    for k in tl.static_range((DEGREE + 1) * (DEGREE + 1)):
+        value = _basis(k, x, y, z)
+        for channel in tl.static_range(3):
+            square = tl.where(drawn, value * value * factors[channel], 0.0)
+            tl.store(to_sh + 3 * (i * coefficients + k) + channel, square, mask=known)
+    for k in range((DEGREE + 1) * (DEGREE + 1), coefficients):
+        for channel in tl.static_range(3):
+            tl.store(to_sh + 3 * (i * coefficients + k) + channel, x * 0, mask=known)

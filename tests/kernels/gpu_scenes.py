@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from raster_scenes import random_triangles
 from splat_scenes import cast, random_scene
 
+from kernels.adam_step import adam_step
 from kernels.antialias import antialias
 from kernels.interpolate import interpolate
 from kernels.nearest import nearest
 from kernels.rasterize_mesh import rasterize_mesh
 from kernels.rasterize_splats import rasterize_splats
+from kernels.solve_blocks import block_step, solve_blocks
+from kernels.splat_jacobian import SplatJacobian
+from kernels.ssim import ssim
 from kernels.texture import texture
 
 
@@ -63,6 +68,37 @@ def _near() -> None:
         nearest(torch.rand(9, 3, dtype=dtype), vertices, faces)
 
 
+def _stepped() -> None:
+    for limits in (0.1, torch.ones(9)):
+        adam_step(*torch.rand(4, 9, 3), torch.ones(9), torch.ones(3), limits)
+
+
+def _alike() -> None:
+    image = torch.rand(9, 13, 3).requires_grad_()
+    ssim(image, torch.rand(9, 13, 3)).sum().backward()
+
+
+def _solved() -> None:
+    for n in (3, 10, 16):
+        blocks, rows, ones = torch.ones(9, n * (n + 1) // 2), torch.ones(3, 9, n), torch.ones(2, 9)
+        with suppress(FloatingPointError):  # nobody has said that it is finite where kernels are not run
+            solve_blocks(blocks, rows[0], 0.1)
+        for given, limits in ((blocks, rows[0]), (None, torch.ones(n))):
+            with suppress(FloatingPointError):
+                block_step(given, *rows, *ones, torch.ones(n), limits, 1.0)
+
+
+def _linearised() -> None:
+    splats = torch.rand(50, 3), torch.rand(50, 4), torch.rand(50, 3), torch.rand(50)
+    harmonics, many = torch.rand(50, 16, 3), torch.rand(50, 24)
+    given = {"sh_degree": 3, "mask": torch.ones(20, 37, dtype=torch.bool), "background": torch.rand(3)}
+    camera = torch.eye(4), torch.eye(3), 37, 20
+    view = SplatJacobian(*splats, harmonics, *camera, rasterize_mode="antialiased", **given)
+    view.blocks(view.image)
+    view.gauss_newton(torch.rand(50, 10), harmonics, torch.rand(10), view.image)
+    SplatJacobian(*splats, many, *camera).jvp(colors=many)
+
+
 SCENES: tuple[Callable[[], None], ...] = (
     _interpolated,
     _textured,
@@ -70,4 +106,8 @@ SCENES: tuple[Callable[[], None], ...] = (
     _rasterized,
     _near,
     _splats,
+    _stepped,
+    _alike,
+    _solved,
+    _linearised,
 )

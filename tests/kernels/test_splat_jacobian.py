@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from kernels.move_splats import move_splats
 from kernels.reference import splat_jacobian as twin
 from kernels.solve_blocks import solve_blocks
-from kernels.splat_jacobian import UNKNOWNS, SplatJacobian, move_splats
+from kernels.splat_jacobian import UNKNOWNS, SplatJacobian
 
 WIDTH, HEIGHT = 37, 29
 BACKGROUND = torch.tensor([0.2, 0.5, 0.9])
@@ -74,7 +75,7 @@ KINDS = [{}, {"antialiased": True}, {"degree": 0}, {"needles": True}]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_blocks_are_those_of_the_dense_jacobian(kind, instruction_set):
+def test_blocks_are_those_of_the_dense_jacobian(kind, device):
     geometry, colors, _ = dense_of(**kind)
     expected = twin.blocks(geometry, weights(3).double())
     got = kernel_of(**kind).blocks(weights(3))
@@ -138,7 +139,7 @@ def test_turning_is_a_rotation_about_the_splats_own_axes():
     assert torch.equal(twin.turn(quats, torch.zeros(50, 3)), torch.nn.functional.normalize(quats, dim=1))
 
 
-def test_splats_move_as_their_twin_says():
+def test_splats_move_as_their_twin_says(processor):
     generator = torch.Generator().manual_seed(1)
     splats = [torch.randn(5000, columns, generator=generator) for columns in (3, 3, 4, 1)]
     steps = 0.3 * torch.randn(5000, 10, generator=generator)
@@ -148,6 +149,11 @@ def test_splats_move_as_their_twin_says():
     torch.testing.assert_close(log_scales, splats[1] + steps[:, 3:6])
     torch.testing.assert_close(quats, twin.turn(splats[2], steps[:, 6:9]), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(logits, splats[3] + steps[:, 9:])
+    quats[0], steps[0, 6:9] = 0, 1
+    steps[1, 8] = float("nan")
+    move_splats(means, log_scales, quats, logits[:, 0], steps)
+    assert not quats[0].any()
+    assert quats[1].isnan().all()
     with pytest.raises(ValueError, match="steps must have shape"):
         move_splats(means, log_scales, quats, logits[:, 0], steps[:, :9].contiguous())
     with pytest.raises(ValueError, match="quats must be contiguous"):

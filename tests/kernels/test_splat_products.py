@@ -107,21 +107,40 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_products_are_those_of_the_dense_jacobian(kind, instruction_set):
+FEW_KINDS = [{}, {"needles": True, "antialiased": True}, {"channels": 7}, KINDS[-1]]
+
+
+def check_products(kind: dict[str, Any]) -> None:
     view = view_of(3, 5, kind)
-    by_geometry, by_colors, by_camera = (t.flatten(3) for t in dense_of(tuple(kind.items())))
     step, image = random_step(view, 1), random_image(view, 2)
-    for part, dense in zip(step._fields, (by_geometry, by_colors, by_camera), strict=True):
-        expected = dense @ getattr(step, part).double().flatten()
+    gradients = view.vjp(image)
+    for part, dense in zip(step._fields, dense_of(tuple(kind.items())), strict=True):
+        expected = dense.flatten(3) @ getattr(step, part).double().flatten()
         got = view.jvp(**{part: getattr(step, part)}).double()
         assert (got - expected).abs().amax() < 1e-4 * expected.abs().amax(), part
-        expected = torch.einsum("hwdk,hwd->k", dense, image.double())
-        got = getattr(view.vjp(image), part).double().flatten()
+        expected = torch.einsum("hwdk,hwd->k", dense.flatten(3), image.double())
+        got = getattr(gradients, part).double().flatten()
         assert (got - expected).abs().amax() < 1e-4 * expected.abs().amax(), part
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_products_are_those_of_the_dense_jacobian(kind, instruction_set):
+    check_products(kind)
+
+
+@pytest.mark.parametrize("kind", FEW_KINDS, ids=str)
+def test_they_are_on_any_device(kind, device):
+    check_products(kind)
+
+
+@pytest.mark.parametrize("kind", [{}, KINDS[-1]], ids=str)
+def test_the_cameras_block_is_that_of_the_dense_jacobian(kind, processor):
+    view = view_of(3, 5, kind)
+    _, _, by_camera = dense_of(tuple(kind.items()))
+    image = random_image(view, 2)
     sampled = image.abs()
     sampled[:TILE] = 0
-    for weights, unknowns in ((image.abs(), 10), (sampled, 6)):
+    for weights, unknowns in ((image.abs(), 2), (sampled, 10)):
         columns = by_camera[..., :unknowns]
         block = torch.einsum("hwdi,hwd,hwdj->ij", columns, weights.double(), columns)
         scale = block.diagonal().sqrt()
@@ -129,15 +148,24 @@ def test_products_are_those_of_the_dense_jacobian(kind, instruction_set):
         assert ((got - block) / scale / scale[:, None]).abs().amax() < 1e-3
 
 
+def check_adjoint(view: SplatJacobian, k: int) -> None:
+    step, image = random_step(view, 10 + k), random_image(view, 20 + k)
+    change, gradient = view.jvp(*step).double(), view.vjp(image)
+    size = float(change.norm() * image.double().norm())
+    assert abs(float((image.double() * change).sum()) - step.dot(gradient)) < 1e-5 * size
+
+
 @pytest.mark.parametrize("kind", [*KINDS, {"channels": 13}], ids=str)
 @pytest.mark.parametrize("seed", range(3))
 def test_the_products_are_adjoint(kind, seed, instruction_set):
     view = view_of(seed, 60, kind)
     for k in range(3):
-        step, image = random_step(view, 10 + k), random_image(view, 20 + k)
-        change, gradient = view.jvp(*step).double(), view.vjp(image)
-        size = float(change.norm() * image.double().norm())
-        assert abs(float((image.double() * change).sum()) - step.dot(gradient)) < 1e-5 * size
+        check_adjoint(view, k)
+
+
+@pytest.mark.parametrize("kind", [FEW_KINDS[1], {"channels": 13}], ids=str)
+def test_they_are_adjoint_on_any_device(kind, processor):
+    check_adjoint(view_of(0, 60, kind), 0)
 
 
 @pytest.mark.parametrize("kind", [*KINDS, {"channels": 13}], ids=str)
@@ -184,7 +212,7 @@ def test_a_sample_of_tiles_is_its_part_of_the_whole(instruction_set):
     assert not any(t.any() for t in products(torch.zeros_like(weights)))
 
 
-def test_a_tile_without_weights_is_as_one_with_hardly_any(instruction_set):
+def test_a_tile_without_weights_is_as_one_with_hardly_any(processor):
     """A tile that is skipped and one that is walked for the sake of a weight too small to be seen: the same sums."""
     view = view_of(4, 60, {})
     step, weights = random_step(view, 1), random_image(view, 2).abs()
@@ -198,6 +226,8 @@ def test_a_tile_without_weights_is_as_one_with_hardly_any(instruction_set):
         assert all((a - b).abs().amax() < 1e-20 for a, b in zip(one[:2], other[:2], strict=True))
         for a, b in zip(one[2:], other[2:], strict=True):  # of the camera, summed in another order
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * float(b.abs().amax()))
+    nothing = torch.zeros_like(weights)
+    assert not any(t.any() for t in (*view.gauss_newton(*step, nothing), *view.vjp(nothing), *view.blocks(nothing)))
 
 
 def test_no_number_of_threads_changes_a_bit():
@@ -215,7 +245,7 @@ def test_no_number_of_threads_changes_a_bit():
     )
 
 
-def test_splats_that_are_not_seen_have_no_part():
+def test_splats_that_are_not_seen_have_no_part(processor):
     arguments, settings = inputs(3, 5, {})
     means = arguments[0].clone()
     means[1, 2], means[3] = -10, float("nan")  # behind the camera; nowhere
@@ -229,7 +259,7 @@ def test_splats_that_are_not_seen_have_no_part():
     assert not product.colors[[1, 3]].any()
 
 
-def test_what_is_not_finite_shows():
+def test_what_is_not_finite_shows(processor):
     view = view_of(3, 5, {})
     step, weights = random_step(view, 1), torch.ones_like(view.image)
     seen = int(view.vjp(weights).geometry.abs().sum(1).argmax())
@@ -239,6 +269,19 @@ def test_what_is_not_finite_shows():
     assert view.gauss_newton(*bad, weights).geometry[seen].isnan().any()
     weights[10, 18] = float("nan")
     assert view.gauss_newton(*step, weights).camera.isnan().all()
+
+
+def test_opcheck():
+    view = view_of(3, 5, {"degree": 1})
+    step, weights = random_step(view, 1), torch.ones_like(view.image)
+    operators = torch.ops.egregium
+    for operator, own in (
+        (operators.splat_vjp, (weights,)),
+        (operators.splat_jvp, (step.geometry, None, None, None)),
+        (operators.splat_gauss_newton, (*step, weights, 0)),
+        (operators.splat_blocks, (weights,)),
+    ):
+        torch.library.opcheck(operator.default, (*own, *view._view))
 
 
 def test_what_does_not_fit_is_named():
@@ -254,4 +297,6 @@ def test_what_does_not_fit_is_named():
         view.gauss_newton(*step, weights[1:])
     with pytest.raises(ValueError, match="kept_bytes"):
         view.gauss_newton(*step, weights, kept_bytes=-1)
+    with pytest.raises(ValueError, match=r"camera must be float32 \(10,\) on cpu, not .* on meta"):
+        view.jvp(camera=torch.zeros(10, device="meta"))
     assert not view.jvp().any()
