@@ -67,8 +67,13 @@ def run(arguments: argparse.Namespace) -> int:
         file=arguments.config,
         settings=given_settings(arguments),
     )
-    with _watched(Events()) as (events, _):
-        outcome = request.run(events)
+    from recon.splats import ranks
+
+    with ranks.joined(request.device) as leads:
+        if not leads:
+            return 0
+        with _watched(Events()) as (events, _):
+            outcome = request.run(events)
     if arguments.json:
         _print_json(outcome.result)
     if outcome.error is not None:
@@ -212,7 +217,7 @@ def _add_run(command: argparse.ArgumentParser, arguments: Sequence[str] | None) 
     )
     command.add_argument("--out", metavar="JOB", type=Path, required=True, help="the job directory to make")
     command.add_argument("--preset", metavar="NAME", help="fast, medium or high (default medium)")
-    command.add_argument("--device", metavar="NAME", help="cpu (default), or cuda, which nothing is computed on yet")
+    command.add_argument("--device", metavar="NAME", help="cpu (default), cuda, or cuda:1 …")
     command.add_argument("--resume", action="store_true", help="go on with the job if it is there already")
     _add_json(command)
     _add_choosers(command)

@@ -32,6 +32,7 @@ from recon.errors import InputError
 from recon.events import Events
 from recon.job import HEADER, MARK, Job, is_job
 from recon.pipelines.context import Context
+from recon.pipelines.devices import MESH_BACKEND, find_device, mesh_backend
 from recon.pipelines.stages import Outcome, Pipeline, Stage, run_stages
 from recon.settings import Settings
 
@@ -202,11 +203,11 @@ def prepare(
             raise InputError(f"Setting '{name}': {path} does not exist.", "Check the path.", "no-such-path")
         _refuse_inside(out, path)
     config = config.model_copy(update=named)
-    others = [*(key for key in HEADER if key not in (MARK, "input")), *Settings.model_fields, "settings"]
-    warnings = [*unused_environment(chosen.config, environment, others)]
-    if (there := _device(choose("device", device, "cpu"))) != "cpu":
-        warnings.append(f"Nothing is computed on a GPU yet: the CPU is used, not {there}.")
-    return Request(input, out, chosen, preset, config, "cpu", resume, tuple(warnings))
+    others = [*(key for key in HEADER if key not in (MARK, "input")), *Settings.model_fields, "settings", MESH_BACKEND]
+    warnings = unused_environment(chosen.config, environment, others)
+    there = find_device(choose("device", device, "cpu"))
+    warnings += mesh_backend(environment.get(f"{ENVIRONMENT}{MESH_BACKEND.upper()}"), there)
+    return Request(input, out, chosen, preset, config, there, resume, tuple(warnings))
 
 
 def _refuse_inside(out: Path, input: Path) -> None:
@@ -241,19 +242,3 @@ def _source(file: Path | None, out: Path | None, resume: bool) -> tuple[Path | N
         file = out / "config.yaml"
     values = read_yaml(file) if file else {}
     return file, {key: values.pop(key) for key in HEADER if key in values}, values
-
-
-def _device(name: str) -> str:
-    if name == "cpu":
-        return name
-    if name.split(":")[0] != "cuda":
-        raise InputError(f"Unknown device '{name}'.", "The devices are cpu and cuda.", "unknown-device")
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    number = name.partition(":")[2] or "0"
-    if not number.isdigit() or int(number) >= count:
-        raise InputError(
-            f"There is no device '{name}' here.", "Use --device cpu; 'recon doctor' says more.", "no-device"
-        )
-    return name

@@ -19,6 +19,7 @@ from recon.job_files import write_json
 from recon.pipelines.photo_stages import Prepared, capture_of
 from recon.pipelines.photo_views import mean_of
 from recon.pipelines.splats_stages import SplatsContext
+from recon.splats import ranks
 from recon.splats.block_fit import BlockFit
 from recon.splats.config import SplatsConfig
 from recon.splats.fit import Fit, Progress
@@ -60,18 +61,26 @@ def fit_as(kind: type[Fit], context: SplatsContext) -> None:
         )
         config = config.model_copy(update={"steps": steps_there})
     model, best = _begun(kind, context, config, prepared, photos, background)
-    model.check = context.events.check
+    if ranks.count() == 1:
+        model.check = context.events.check
+    elif ranks.count() > config.views_per_step:
+        context.events.warn(
+            f"{ranks.count()} processes share {config.views_per_step} photos a step: set views-per-step to as many."
+        )
+    model.warn = context.events.warn
     watch = Watch(context, model, best, watched)
     steps = model.run()
     try:
         watch.measure()  # what was due when an earlier run was stopped
-        while not watch.over:
-            progress = next(steps)
-            context.events.check()
-            watch.measure()
-            watch.show(progress)
-            if context.checkpoint_due():
-                watch.save()
+        with ranks.shared(model) as together:
+            while not watch.over:
+                together()
+                progress = next(steps)
+                context.events.check()
+                watch.measure()
+                watch.show(progress)
+                if context.checkpoint_due():
+                    watch.save()
     except Cancelled:
         watch.save()  # whole steps are taken or none
         raise
@@ -149,11 +158,11 @@ class Watch:
             self._context.progress(model.step, config.steps, **figures)
             self._shown = now
         if self._context.preview_due():
-            target = self._watched[0].levels[0] if self._watched else model.target(0)
+            target = self._watched[0].levels[0].to(model.device) if self._watched else model.target(0)
             with torch.no_grad():
                 image = render(model.splats, target.pose, model.background, sh_degree=model.sh_degree)[0].clamp(0, 1)
             with self._context.preview(f"previews/{model.step:06d}.jpg") as path:
-                save_picture(path, compare_strip(target.rgb.numpy(), image.numpy()))
+                save_picture(path, compare_strip(target.rgb.cpu().numpy(), image.cpu().numpy()))
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -176,8 +185,8 @@ def _begun(
     checkpoint = context.load_checkpoint()
     if checkpoint is None:
         points = _initial_points(context, prepared, photos)
-        return kind(splats_at(points, config.sh_degree), photos, background, config), Best()
-    tensors, state = checkpoint
+        return kind(splats_at(points, config.sh_degree).to(context.device), photos, background, config), Best()
+    tensors, state = {name: t.to(context.device) for name, t in checkpoint[0].items()}, checkpoint[1]
     parameters = {n.removeprefix("splats."): t for n, t in tensors.items() if n.startswith("splats.")}
     model = kind(Splats(**parameters), photos, background, config)
     model.load_state(tensors, state["step"], state["initial_count"])
@@ -185,7 +194,9 @@ def _begun(
 
 
 def _photos(context: SplatsContext, prepared: Prepared, indices: list[int]) -> tuple[list[TrainingPhoto], Tensor]:
-    return load_photos(prepared.views(indices), context.config.background, context.events, context.stage)
+    return load_photos(
+        prepared.views(indices), context.config.background, context.events, context.stage, context.device
+    )
 
 
 def _initial_points(context: SplatsContext, prepared: Prepared, photos: list[TrainingPhoto]) -> Points:
@@ -218,14 +229,15 @@ def _measure(context: SplatsContext, model: Fit, watched: list[TrainingPhoto]) -
 
 
 def _mean_psnr(context: SplatsContext, model: Fit, photos: list[tuple[TrainingPhoto, int | None]]) -> float | None:
-    """Return the mean over photos at full size, each with its number in the fit if the fit corrects it.
+    """Return the mean over photos, each with its number in the fit if the fit corrects it.
 
-    Photos of which nothing counts say nothing; None if there are no others.
+    They are of full size, or what memory has room for. Those of which nothing counts say nothing; None if there are no
+    others.
     """
     values = []
     for photo, index in photos:
         context.events.check()
-        target, corrections = photo.levels[0], model.corrections
+        target, corrections = photo.levels[model.least_level].to(model.device), model.corrections
         with torch.no_grad():
             pose = target.pose if index is None else corrections.pose(index, target.pose)
             image = render(

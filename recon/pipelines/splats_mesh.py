@@ -112,7 +112,7 @@ def bounds_of(splats: Splats, cameras: list[Camera]) -> NDArray[np.float64]:
     solid = solid if len(solid) > 100 else splats.means
     reach = float(np.median([np.linalg.norm(c.position) for c in cameras]))
     near = solid[solid.norm(dim=1) < reach]  # beyond the cameras lies the background
-    middle = (near if len(near) > 100 else solid).double().numpy()
+    middle = (near if len(near) > 100 else solid).double().cpu().numpy()
     low, high = np.quantile(middle, 0.005, axis=0), np.quantile(middle, 0.995, axis=0)
     margin = 0.08 * float((high - low).max()) + 1e-6
     return np.stack([low - margin, high + margin])
@@ -178,10 +178,12 @@ def depth_of(splats: Splats, camera: Camera) -> Array:
 
 
 def _seen(splats: Splats, camera: Camera, antialiased: bool) -> tuple[Tensor, Tensor, Array]:
-    """Return image (H, W, 4), opacity (H, W) and depth (H, W)."""
+    """Return image (H, W, 4), opacity (H, W) and depth (H, W), all on the CPU."""
     with torch.no_grad():
-        image, alpha, meta = render(splats, Pose.of(camera), render_mode="RGB+ED", antialiased=antialiased)
-    return image, alpha, _smoothed(meta["median_depths"][0, ..., 0].numpy(), alpha.numpy() > LEAST_OPACITY)
+        pose = Pose.of(camera, splats.means.device)
+        image, alpha, meta = render(splats, pose, render_mode="RGB+ED", antialiased=antialiased)
+    depth = meta["median_depths"][0, ..., 0].cpu().numpy()
+    return image.cpu(), alpha.cpu(), _smoothed(depth, alpha.cpu().numpy() > LEAST_OPACITY)
 
 
 def _smoothed(depth: Array, solid: NDArray[np.bool_]) -> Array:

@@ -15,7 +15,7 @@ from recon.splats.transform import transform
 def export(context: SplatsContext) -> None:
     """Write the splats and the cameras, in the input's units."""
     prepared = capture_of(context)
-    splats = transform(model_of(context)[0], np.linalg.inv(prepared.transform).astype(np.float64))
+    splats = transform(model_of(context)[0].to("cpu"), np.linalg.inv(prepared.transform).astype(np.float64))
     views = world_views(context)
     with context.export("splats", "exports/splats.ply") as path:
         write_splats(splats, path)
@@ -38,8 +38,8 @@ def report(context: SplatsContext) -> None:
     write_photo_page(
         context,
         "splats",
-        background,
-        opacities=splats.opacities.numpy(),
-        scales=splats.scales.numpy(),
+        background.cpu(),
+        opacities=splats.opacities.cpu().numpy(),
+        scales=splats.scales.cpu().numpy(),
         splat_bytes=file.stat().st_size if file.exists() else None,
     )

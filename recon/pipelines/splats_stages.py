@@ -19,11 +19,11 @@ SplatsContext = Context[SplatsConfig]
 
 
 def model_of(context: SplatsContext) -> tuple[Splats, Tensor]:
-    """Return the fitted splats, in the fitting frame, and the background's colour (3,)."""
+    """Return the fitted splats, in the fitting frame, and the background's colour (3,), on the run's device."""
     if "model" not in context.memo:
         tensors = load_file(context.output("fit") / "model.safetensors")
-        splats = Splats(**{f.name: tensors[f.name] for f in fields(Splats)})
-        context.memo["model"] = (splats, tensors["background"])
+        splats = Splats(**{f.name: tensors[f.name] for f in fields(Splats)}).to(context.device)
+        context.memo["model"] = (splats, tensors["background"].to(context.device))
     splats, background = context.memo["model"]
     return splats, background
 

@@ -24,17 +24,18 @@ def measured_views(context: SplatsContext) -> Iterator[HeldOutView]:
     """Render and measure the views that judge the model, one after the other."""
     shown = renderer(context)
     return photo_views.measured_views(
-        context, lambda camera, photo: (shown(camera), counted(photo)), model_of(context)[1]
+        context, lambda camera, photo: (shown(camera), counted(photo)), model_of(context)[1].cpu()
     )
 
 
 def renderer(context: SplatsContext) -> Callable[[Camera], Tensor]:
-    """Return what a camera, in the fitting frame, shows of the model: (H, W, 3) in [0, 1]."""
+    """Return what a camera, in the fitting frame, shows of the model: (H, W, 3) in [0, 1], on the CPU."""
     splats, background = model_of(context)
 
     def rendered(camera: Camera) -> Tensor:
         with torch.no_grad():
-            image = render(splats, Pose.of(camera), background, antialiased=context.config.antialiased)[0]
-        return image.clamp(0, 1)
+            pose = Pose.of(camera, context.device)
+            image = render(splats, pose, background, antialiased=context.config.antialiased)[0]
+        return image.clamp(0, 1).cpu()
 
     return rendered

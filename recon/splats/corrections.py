@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recon.solve.adam import Adam, Rule
 from recon.solve.block_lm import BlockLM, BlockRule
+from recon.splats import ranks
 from recon.splats.render import Pose
 
 EXPOSURES = {"exposures": Rule(torch.full((12,), 2e-3), 0.05)}
@@ -32,16 +33,18 @@ class Corrections:
         count: photos.
         poses: whether poses are corrected.
         exposures: whether exposures are.
+        device: where.
     """
 
-    def __init__(self, count: int, poses: bool, exposures: bool) -> None:
+    def __init__(self, count: int, poses: bool, exposures: bool, device: str | torch.device = "cpu") -> None:
         self._count = count
-        self._blocks = BlockLM(count, POSES) if poses else None
-        self._motions = torch.eye(4).repeat(count, 1, 1)
-        self._twists = torch.zeros(count, 6, requires_grad=poses)  # of the step under way
-        self._exposures = torch.zeros(count, 3, 4)
+        self._blocks = BlockLM(count, POSES, device) if poses else None
+        self._motions = torch.eye(4, device=device).repeat(count, 1, 1)
+        self._twists = torch.zeros(count, 6, requires_grad=poses, device=device)  # of the step under way
+        self._exposures = torch.zeros(count, 3, 4, device=device)
         self._adam = Adam({"exposures": self._exposures}, EXPOSURES) if exposures else None
         self._exposures.requires_grad_(exposures)
+        self._seen: dict[int, Tensor] = {}  # blocks of the step under way
 
     def pose(self, index: int, pose: Pose) -> Pose:
         """Return the corrected pose of photo ``index``."""
@@ -62,11 +65,8 @@ class Corrections:
         return self._blocks is not None and done >= BEGIN and (due or not self._blocks.knows(index))
 
     def see(self, index: int, block: Tensor) -> None:
-        """Take the (6, 6) block of the loss of photo ``index`` by its twist into the average."""
-        assert self._blocks is not None
-        packed = torch.zeros(self._count, 21)
-        packed[index] = block[*torch.triu_indices(6, 6)]
-        self._blocks.see(packed, self._only([index]))
+        """Take the (6, 6) block of the loss of photo ``index`` by its twist into the average, at this step."""
+        self._seen[index] = block
 
     def step(self, done: float, seen: Sequence[int]) -> None:
         """Take a step along the gradients that the losses of the photos ``seen`` left.
@@ -74,14 +74,28 @@ class Corrections:
         ``done`` is the share of the fit that is over.
         """
         touched = self._only(seen)
+        for leaf in (self._twists, self._exposures):
+            if leaf.requires_grad and ranks.count() > 1:
+                leaf.grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+                ranks.add_up(leaf.grad)
         with torch.no_grad():
+            self._take_blocks()
             if self._blocks is not None and self._twists.grad is not None and done >= BEGIN:
-                twists = self._blocks.step(self._twists.grad, touched, done, FARTHEST)
+                twists = self._blocks.step(self._twists.grad, touched, done, FARTHEST.to(touched.device))
                 for index in set(seen):
                     self._motions[index] = _exponential(twists[index]) @ self._motions[index]
             if self._adam is not None and self._exposures.grad is not None and done >= BEGIN:
                 self._adam.step({"exposures": self._exposures.grad}, touched, done)
         self._twists.grad = self._exposures.grad = None
+
+    def _take_blocks(self) -> None:
+        if self._blocks is not None:
+            packed, which = self._motions.new_zeros(self._count, 21), self._only(list(self._seen))
+            for index, block in self._seen.items():
+                packed[index] = block[*torch.triu_indices(6, 6)]
+            ranks.add_up(packed)
+            self._blocks.see(packed, ranks.any_of(which))
+            self._seen = {}
 
     def state(self) -> dict[str, Tensor]:
         """Return everything, for a checkpoint."""
@@ -104,7 +118,7 @@ class Corrections:
         return {name: part for name, part in found.items() if part is not None}
 
     def _only(self, seen: Sequence[int]) -> Tensor:
-        touched = torch.zeros(self._count, dtype=torch.bool)
+        touched = torch.zeros(self._count, dtype=torch.bool, device=self._motions.device)
         touched[list(seen)] = True
         return touched
 
@@ -112,7 +126,7 @@ class Corrections:
 def _exponential(twist: Tensor) -> Tensor:
     """Return the (4, 4) rigid motion of a small twist (6,): rotation by the matrix exponential, then the shift."""
     w, v = twist[:3], twist[3:]
-    zero = torch.zeros(())
+    zero = twist.new_zeros(())
     cross = torch.stack([zero, -w[2], w[1], w[2], zero, -w[0], -w[1], w[0], zero]).view(3, 3)
     top = torch.cat([torch.linalg.matrix_exp(cross), v[:, None]], 1)
-    return torch.cat([top, torch.tensor([[0.0, 0, 0, 1]])])
+    return torch.cat([top, twist.new_tensor([[0.0, 0, 0, 1]])])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from scipy.ndimage import convolve1d
 from torch import Tensor
+from torch.nn.functional import conv2d
 
 from recon.solve.robust import Charbonnier
 from recon.splats.photos import Target
@@ -50,7 +51,12 @@ def curvature(image: Tensor, target: Target, ssim_weight: float = 0.0) -> Tensor
 
 def _blurred(maps: Tensor) -> Tensor:
     """Return SSIM's window means of (M, H, W, 3) maps, with zeros beyond the border."""
-    found = maps.numpy()
-    for axis in (1, 2):
-        found = convolve1d(found, WINDOW, axis, mode="constant")
-    return torch.from_numpy(found)
+    if maps.is_cpu:  # a tenth of the time of torch's convolutions there
+        found = maps.numpy()
+        for axis in (1, 2):
+            found = convolve1d(found, WINDOW, axis, mode="constant")
+        return torch.from_numpy(found)
+    window = torch.from_numpy(WINDOW).to(maps.device)
+    planes = maps.permute(0, 3, 1, 2).flatten(0, 1)[:, None]
+    planes = conv2d(conv2d(planes, window.view(1, 1, -1, 1), padding=(5, 0)), window.view(1, 1, 1, -1), padding=(0, 5))
+    return planes[:, 0].unflatten(0, (len(maps), 3)).permute(0, 2, 3, 1)

@@ -33,8 +33,8 @@ PATIENCE = 5
 
 
 def shares(splats: Splats, targets: Sequence[Target], background: Tensor, sh_degree: int, antialiased: bool) -> Tensor:
-    """Return (N, 2): each splat's summed share of the absolute error, and of the pixels, in these views."""
-    total = torch.zeros(len(splats), 2)
+    """Return (N, 2) float64: each splat's summed share of the absolute error, and of the pixels, in these views."""
+    total = splats.means.new_zeros(len(splats), 2, dtype=torch.float64)
     with torch.no_grad():
         for target in targets:
             image = render(
@@ -64,7 +64,7 @@ def split(splats: Splats, parents: Tensor) -> Splats:
     """Return the two halves of each parent: 2·P splats, first all the one halves, then the others."""
     whole = splats[parents]
     longest = whole.log_scales.argmax(1)
-    rows = torch.arange(len(parents))
+    rows = torch.arange(len(parents), device=parents.device)
     axis = rotation_matrices(whole.quats)[rows, :, longest]
     offset = OFFSET * whole.scales[rows, longest][:, None] * axis
     log_scales = whole.log_scales.clone()
@@ -92,16 +92,17 @@ def redistribute(
     """
     keep = torch.nonzero(~useless(splats, unseen))[:, 0]
     if len(keep) == 0:
-        return splats, torch.arange(len(splats))
+        return splats, torch.arange(len(splats), device=error.device)
     error = error[keep]
     wanted = min(max(0, target_count - len(keep)), int((error > 0).sum()), len(keep))
     if wanted == 0:
         return splats[keep], keep
     # Sampled without replacement in proportion to the share: the largest of error^(1/u), Efraimidis & Spirakis 2006.
-    keys = torch.rand(len(keep), generator=generator).clamp(min=1e-9).log() / error.clamp(min=1e-12)
+    drawn = torch.rand(len(keep), generator=generator).to(error.device)
+    keys = drawn.clamp(min=1e-9).log() / error.clamp(min=1e-12)
     chosen = keys.topk(wanted).indices
-    stays = torch.ones(len(keep), dtype=torch.bool)
+    stays = torch.ones(len(keep), dtype=torch.bool, device=keep.device)
     stays[chosen] = False
     halves = split(splats, keep[chosen])
-    origin = torch.cat([keep[stays], torch.full((len(halves),), -1)])
+    origin = torch.cat([keep[stays], keep.new_full((len(halves),), -1)])
     return Splats.cat([splats[keep[stays]], halves]), origin

@@ -9,7 +9,6 @@ was never interrupted.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -17,14 +16,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kernels.splat_jacobian import Gradients, SplatJacobian
+from kernels.splat_jacobian import UNKNOWNS, Gradients, SplatJacobian
+from recon.memory import coarser
+from recon.splats import ranks
 from recon.splats.config import SplatsConfig
 from recon.splats.corrections import Corrections
 from recon.splats.curvature import curvature
 from recon.splats.density import count_unseen, redistribute, shares
 from recon.splats.loss import photometric_loss
 from recon.splats.model import Splats
-from recon.splats.photos import Target, TrainingPhoto
+from recon.splats.photos import LEVELS, Target, TrainingPhoto
 from recon.splats.solver import ADAM, SplatRule, SplatSolver
 from recon.splats.tiles import sampled_tiles
 
@@ -56,7 +57,7 @@ class Look:
     """One photo linearised: its Jacobian, the loss there, the loss's gradient by the splats and the camera."""
 
     jacobian: SplatJacobian
-    loss: float
+    loss: Tensor
     gradients: Gradients
 
 
@@ -72,6 +73,8 @@ class Fit:
         config: settings.
         step: steps taken.
         check: called often within a long step; raises to stop it, which leaves the fit as it was before.
+        warn: told where a GPU's memory does not suffice for the photos at their size.
+        least_level: level of the photos that it does suffice for.
     """
 
     rule: ClassVar[SplatRule] = ADAM
@@ -82,6 +85,8 @@ class Fit:
     config: SplatsConfig
     step: int = 0
     check: Callable[[], None] = lambda: None
+    warn: Callable[[str], None] = lambda message: None
+    least_level: int = field(init=False, default=0)
     solver: SplatSolver = field(init=False)
     corrections: Corrections = field(init=False)
     initial_count: int = field(init=False)
@@ -89,9 +94,14 @@ class Fit:
 
     def __post_init__(self) -> None:
         self.initial_count = len(self.splats)
-        self.unseen = torch.zeros(len(self.splats), dtype=torch.int64)
+        self.unseen = torch.zeros(len(self.splats), dtype=torch.int64, device=self.device)
         self.solver = SplatSolver(self.splats, self.rule.over(self.config.steps))
-        self.corrections = Corrections(len(self.photos), self.config.refine_cameras, self.config.exposure)
+        self.corrections = Corrections(len(self.photos), self.config.refine_cameras, self.config.exposure, self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the fit is computed: where the splats are."""
+        return self.splats.means.device
 
     @property
     def done(self) -> float:
@@ -111,20 +121,26 @@ class Fit:
     @property
     def level(self) -> int:
         """Level of the photos at this step."""
-        return next((level for end, level in COARSE if self.done < end), 0)
+        return max(self.least_level, next((level for end, level in COARSE if self.done < end), 0))
 
     def run(self) -> Iterator[Progress]:
         """Take the steps that are left, one for each item."""
         while self.step < self.config.steps:
-            if self.step % DENSIFY_EVERY < self.stride and DENSIFY[0] <= self.done <= DENSIFY[1]:
-                self._densify()
-            loss = self._take_step()
+            try:
+                if self.step % DENSIFY_EVERY < self.stride and DENSIFY[0] <= self.done <= DENSIFY[1]:
+                    self._densify()
+                loss = self._take_step()
+            except torch.OutOfMemoryError as error:
+                if ranks.count() > 1:  # the others are in the middle of the step
+                    raise
+                self.least_level = coarser(self.level, LEVELS, error, self.warn)
+                continue
             self.step = min(self.step + self.stride, self.config.steps)
             yield Progress(loss, len(self.splats), self.level)
 
     def target(self, index: int) -> Target:
         """Return photo ``index`` at this step's size."""
-        return self.photos[index].levels[self.level]
+        return self.photos[index].levels[self.level].to(self.device)
 
     def jacobian(self, splats: Splats, index: int, **options: Any) -> SplatJacobian:
         """Return photo ``index`` as ``splats`` show it at this step, with its Jacobian; ``options`` are its own."""
@@ -161,7 +177,7 @@ class Fit:
         viewmat = self.corrections.pose(index, target.pose).viewmat
         if viewmat.requires_grad:
             viewmat.backward(gradients.viewmat)
-        return Look(jacobian, loss.item(), gradients)
+        return Look(jacobian, loss.detach(), gradients)
 
     def _views(self) -> list[int]:
         """Return the photos of this step: each appears once before any appears again."""
@@ -177,25 +193,30 @@ class Fit:
 
     def _take_step(self) -> float:
         splats, views = self.splats, self._views()
-        touched = torch.zeros(len(splats), dtype=torch.bool)
+        touched = torch.zeros(len(splats), dtype=torch.bool, device=self.device)
         gradients: list[Gradients] = []
         blocks: list[Tensor] = []
-        total = 0.0
-        for index in views:
+        total = splats.means.new_zeros((), dtype=torch.float64)
+        by_block = bool(self.rule.geometry.overlap) and self._due
+        for index in ranks.mine(views):
             seen = self.look(splats, index)
             gradients.append(seen.gradients)
             touched |= seen.jacobian.touched
             total += seen.loss
-            if self.rule.geometry.overlap and self._due:
+            if by_block:
                 blocks.append(seen.jacobian.blocks(curvature(seen.jacobian.image, self.target(index))).geometry)
             self._see_pose(index, seen.jacobian)
-        geometry = _sum([g.geometry for g in gradients])
+        geometry = _sum([g.geometry for g in gradients], splats.means.new_empty(len(splats), UNKNOWNS))
+        colors = _sum([g.colors for g in gradients], splats.sh)
+        ranks.add_up(total)
+        touched = ranks.any_of(touched)
         geometry[:, 3:6] += SCALE_WEIGHT * splats.scales / splats.log_scales.numel()
-        if blocks:
-            self.solver.geometry.see(_sum(blocks), touched)
-        self.solver.step(splats, geometry, _sum([g.colors for g in gradients]), touched, self.done)
+        if by_block:
+            packed = splats.means.new_empty(len(splats), UNKNOWNS * (UNKNOWNS + 1) // 2)
+            self.solver.geometry.see(_sum(blocks, packed), touched)
+        self.solver.step(splats, geometry, colors, touched, self.done)
         self.corrections.step(self.done, views)
-        return total / self.config.views_per_step
+        return total.item() / self.config.views_per_step
 
     @property
     def _due(self) -> bool:
@@ -207,7 +228,7 @@ class Fit:
         if self.corrections.wants_block(index, self.done, due=self._due):
             jacobian = jacobian or self.jacobian(self.splats.detach(), index)
             height, width, _ = jacobian.image.shape
-            sample = sampled_tiles(height, width, self._generator(0, self.step))
+            sample = sampled_tiles(height, width, self._generator(0, self.step)).to(self.device)
             weights = sample * curvature(jacobian.image, self.target(index))
             self.corrections.see(index, jacobian.camera_block(weights, 6))
 
@@ -241,8 +262,10 @@ class Fit:
 
     def _votes(self, voters: Sequence[int]) -> Tensor:
         """Return (N, 2) of :func:`recon.splats.density.shares`."""
-        targets = [self.target(i) for i in voters]
-        return shares(self.splats, targets, self.background, self.sh_degree, self.config.antialiased)
+        targets = [self.target(i) for i in ranks.mine(voters)]
+        votes = shares(self.splats, targets, self.background, self.sh_degree, self.config.antialiased)
+        ranks.add_up(votes)
+        return votes.float()
 
     def state(self) -> dict[str, Tensor]:
         """Return all tensors of the fit, for a checkpoint; with ``step`` and ``initial_count`` they are all of it."""
@@ -267,6 +290,16 @@ class Fit:
         self.step, self.initial_count = step, initial_count
 
 
-def _sum(parts: list[Tensor]) -> Tensor:
-    """Return the sum, which is the very part where there is one alone."""
-    return functools.reduce(torch.add, parts)
+def _sum(parts: list[Tensor], like: Tensor) -> Tensor:
+    """Return the sum of what all processes found, shaped as ``like``; the very part where there is one alone.
+
+    In float64: its order, which is that of the processes, then hardly ever shows in float32, where Adam would make a
+    whole step of a gradient that is rounding alone.
+    """
+    if len(parts) == ranks.count() == 1:
+        return parts[0]
+    total = torch.zeros_like(like, dtype=torch.float64)
+    for part in parts:
+        total += part
+    ranks.add_up(total)
+    return total.to(like.dtype)

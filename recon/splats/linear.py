@@ -12,8 +12,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from kernels.move_splats import move_splats
 from kernels.solve_blocks import solve_blocks
-from kernels.splat_jacobian import UNKNOWNS, SplatJacobian, move_splats
+from kernels.splat_jacobian import UNKNOWNS, SplatJacobian
+from recon.splats import ranks
 from recon.splats.curvature import curvature
 from recon.splats.fit import SCALE_WEIGHT, Fit
 from recon.splats.model import Splats
@@ -54,14 +56,15 @@ class NormalEquations:
     ) -> None:
         self._fit, self._splats = fit, splats
         share, size = 1 / len(indices), len(splats) * UNKNOWNS + splats.sh.numel()
-        self.gradient, self.diagonal = torch.zeros(size), torch.zeros(size)
+        self.gradient, self.diagonal = splats.means.new_zeros(2, size)
         (gradient, colors), (diagonal, self._colors) = (unpacked(v, splats) for v in (self.gradient, self.diagonal))
-        self._blocks = torch.zeros(len(splats), UNKNOWNS * (UNKNOWNS + 1) // 2)
+        self._blocks = splats.means.new_zeros(len(splats), UNKNOWNS * (UNKNOWNS + 1) // 2)
         self._views: list[tuple[int, SplatJacobian | None, Tensor]] = []
-        self.loss, held = 0.0, 0
-        for index in indices:
+        total, held = splats.means.new_zeros((), dtype=torch.float64), 0
+        samples = {index: None if sample is None else sample(index) for index in indices}  # in the same order anywhere
+        for index in ranks.mine(indices):
             fit.check()
-            drawn = None if sample is None else sample(index)
+            drawn = samples[index]
             seen = fit.look(splats, index, drawn)
             gradient.add_(seen.gradients.geometry, alpha=share)
             colors.add_(seen.gradients.colors, alpha=share)
@@ -73,7 +76,9 @@ class NormalEquations:
             self._colors += blocks.colors
             held += seen.jacobian.held_bytes
             self._views.append((index, seen.jacobian if held <= HELD_BYTES else None, weights))
-            self.loss += share * seen.loss
+            total += share * seen.loss
+        ranks.add_up(self.gradient, self._colors, self._blocks, total)
+        self.loss = total.item()
         limits = farthest(splats).square()
         self._own = LEAST * (self._blocks[:, DIAGONAL] * limits).amax(1, keepdim=True) / limits
         pull = SCALE_WEIGHT * splats.scales / splats.log_scales.numel()  # gradient and curvature alike
@@ -86,12 +91,13 @@ class NormalEquations:
         """Return Jᵀ W J p."""
         image = torch.zeros_like(p)
         (geometry, colors), (to_geometry, to_colors) = (unpacked(v, self._splats) for v in (p, image))
-        torch.mul(self._own, geometry, out=to_geometry)
         for index, jacobian, weights in self._views:
             self._fit.check()
             found = (jacobian or self._fit.jacobian(self._splats, index)).gauss_newton(geometry, colors, None, weights)
             to_geometry += found.geometry
             to_colors += found.colors
+        ranks.add_up(image)
+        to_geometry.addcmul_(self._own, geometry)
         return image
 
     def precondition(self, r: Tensor, damping: float) -> Tensor:
@@ -119,7 +125,7 @@ def moved(splats: Splats, geometry: Tensor, colors: Tensor) -> Splats:
 
 def farthest(splats: Splats) -> Tensor:
     """Return the largest step of each splat's geometry (N, 10)."""
-    limits = FARTHEST.repeat(len(splats), 1)
+    limits = FARTHEST.to(splats.means.device).repeat(len(splats), 1)
     limits[:, :3] *= splats.log_scales.mean(1, keepdim=True).exp()
     return limits
 

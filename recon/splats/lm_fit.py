@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from recon.solve.lm import LM, LMRule
+from recon.splats import ranks
 from recon.splats.fit import SCALE_WEIGHT, Fit
 from recon.splats.linear import NormalEquations, bounded
 from recon.splats.loss import photometric_loss
@@ -36,9 +37,9 @@ class AllPhotos:
 
     def cost(self, state: Splats) -> float:
         """Return the mean loss."""
-        fit, total = self.fit, 0.0
+        fit, total = self.fit, state.means.new_zeros((), dtype=torch.float64)
         with torch.no_grad():
-            for index in range(len(fit.photos)):
+            for index in ranks.mine(range(len(fit.photos))):
                 fit.check()
                 target = fit.target(index)
                 pose = fit.corrections.pose(index, target.pose)
@@ -51,8 +52,9 @@ class AllPhotos:
                     antialiased=fit.config.antialiased,
                 )[0]
                 image = fit.corrections.expose(index, image)
-                total += photometric_loss(image, target, fit.config.ssim_weight).item()
-            return total / len(fit.photos) + SCALE_WEIGHT * state.scales.double().mean().item()
+                total += photometric_loss(image, target, fit.config.ssim_weight)
+            ranks.add_up(total)
+            return total.item() / len(fit.photos) + SCALE_WEIGHT * state.scales.double().mean().item()
 
     def linearise(self, state: Splats) -> NormalEquations:
         """Return the normal equations at ``state``."""

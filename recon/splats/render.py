@@ -25,10 +25,10 @@ class Pose:
     height: int
 
     @staticmethod
-    def of(camera: Camera) -> Pose:
+    def of(camera: Camera, device: str | torch.device = "cpu") -> Pose:
         """Return ``camera`` as float32 tensors."""
-        viewmat = torch.from_numpy(camera.viewmat.astype(np.float32))
-        return Pose(viewmat, torch.from_numpy(camera.K.astype(np.float32)), camera.width, camera.height)
+        viewmat, K = (torch.from_numpy(m.astype(np.float32)).to(device) for m in (camera.viewmat, camera.K))
+        return Pose(viewmat, K, camera.width, camera.height)
 
 
 def render(
@@ -74,7 +74,7 @@ def gather(splats: Splats, pose: Pose, images: Tensor, *, antialiased: bool = Fa
         (N, D).
     """
     with torch.enable_grad():
-        colors = torch.zeros(len(splats), images.shape[2], requires_grad=True)
+        colors = splats.means.new_zeros(len(splats), images.shape[2], requires_grad=True)
         model = splats.detach()
         blended = rasterize_splats(
             model.means,

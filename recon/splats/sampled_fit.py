@@ -17,6 +17,7 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from recon.solve.pcg import pcg
+from recon.splats import ranks
 from recon.splats.fit import Fit
 from recon.splats.linear import NormalEquations, bounded
 from recon.splats.tiles import sampled_tiles
@@ -40,7 +41,7 @@ class SampledFit(Fit):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._clusters = clusters([p.levels[0].pose.viewmat for p in self.photos], PHOTOS, self.config.seed)
+        self._clusters = clusters([p.levels[0].pose.viewmat.cpu() for p in self.photos], PHOTOS, self.config.seed)
 
     @property
     def stride(self) -> int:
@@ -53,7 +54,7 @@ class SampledFit(Fit):
 
         def sample(index: int) -> Tensor:
             height, width, _ = self.target(index).image.shape
-            return sampled_tiles(height, width, generator)
+            return sampled_tiles(height, width, generator).to(self.device)
 
         near = NormalEquations(self, self.splats, views, sample)
         found = pcg(
@@ -64,7 +65,7 @@ class SampledFit(Fit):
             tolerance=0.01,
         )
         self.splats = bounded(self.splats, found.x, RATE * DECAY**self.done)
-        for index in views:
+        for index in ranks.mine(views):
             self._see_pose(index)
         self.corrections.step(self.done, views)
         return near.loss

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kernels.splat_jacobian import move_splats
+from kernels.move_splats import move_splats
 from recon.solve.adam import Adam, Rule
 from recon.solve.block_lm import BlockLM, BlockRule
 from recon.splats.model import Splats
@@ -94,7 +94,7 @@ class SplatSolver:
         rates = torch.full((splats.sh.shape[1], 3), rule.harmonics)
         rates[0] = rule.constant
         colors = Rule(rates.flatten(), rule.decay, COLOR_LIMIT, rule.geometry.cooldown)
-        self.geometry = BlockLM(len(splats), rule.geometry)
+        self.geometry = BlockLM(len(splats), rule.geometry, splats.means.device)
         self.colors = Adam({"sh": splats.sh}, {"sh": colors})
 
     def step(self, splats: Splats, geometry: Tensor, colors: Tensor, touched: Tensor, done: float) -> None:
@@ -110,7 +110,7 @@ class SplatSolver:
         Raises:
             FloatingPointError: something is not finite.
         """
-        limits = LIMITS.repeat(len(splats), 1)
+        limits = LIMITS.to(splats.means.device).repeat(len(splats), 1)
         limits[:, :3] *= splats.log_scales.mean(1, keepdim=True).exp()
         change = self.geometry.step(geometry, touched, done, limits)
         self.colors.step({"sh": colors}, touched, done)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from splat_worlds import blobs, photos_of, ring
+from torch import Tensor
 
 from recon.capture.capture import Points
+from recon.splats import fit
 from recon.splats.block_fit import BlockFit
 from recon.splats.config import SplatsConfig
 from recon.splats.fit import Fit
@@ -105,6 +107,29 @@ def test_wrong_poses_are_found_again(kind: type[Fit]) -> None:
         off[refine] = np.mean([np.linalg.norm(c.detach().numpy() - t) for c, t in zip(centres, truth, strict=True)])
     assert off[True] < 0.9 * off[False]
     assert errors[True] < 0.6 * errors[False]
+
+
+def test_where_memory_runs_out_photos_are_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU says it: the fit takes all its steps, and says so; where there is nothing left to halve it ends."""
+    seen: list[int] = []
+
+    def loss(image: Tensor, target: Target, weight: float) -> Tensor:
+        seen.append(len(target.image))
+        if len(target.image) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return photometric_loss(image, target, weight)
+
+    monkeypatch.setattr(fit, "photometric_loss", loss)
+    model, warnings = start(10), []
+    model.warn = warnings.append
+    sizes = [len(target.image) for target in model.photos[0].levels]
+    most = sizes[1]
+    assert len(list(model.run())) == model.step == 10
+    assert seen.count(sizes[0]) == 1, "of the first step that looks at them"
+    assert warnings == ["The GPU's memory does not suffice: the fit goes on with the photos at half their size."]
+    most = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        list(start(10).run())
 
 
 def test_masked_pixels_do_not_count() -> None:
