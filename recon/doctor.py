@@ -8,12 +8,14 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from recon import pipelines
 from recon.config import ENVIRONMENT, unused_environment
 from recon.errors import ReconError
+from recon.pipelines.devices import MESH_BACKEND
 from recon.settings import FILE, SECRET, Settings, origins
 
 REQUIRED = (
@@ -22,11 +24,15 @@ REQUIRED = (
 )
 OPTIONAL = {
     "triton": "kernels on a GPU (pip install 'egregium[gpu]')",
-    "diffrp-nvdiffrast": "nvdiffrast's mesh rasterizer on a GPU (pip install 'egregium[nvdiffrast]')",
+    "diffrp-nvdiffrast": "NVIDIA's mesh rasterizer, of no commercial use (pip install 'egregium[nvdiffrast]')",
     "ray": "batches on several machines (pip install 'egregium[ray]')",
 }
 LITTLE_MEMORY_MB = 3_000
 LITTLE_DISK_MB = 2_000
+_WRONG = {
+    "cpu": "Please report it, with all that is said here; EGREGIUM_ISA=baseline may help meanwhile.",
+    "cuda": "Use --device cpu, and please report it, with all that is said here.",
+}
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,8 @@ class Diagnosis:
         versions: of Egregium, Python and the operating system.
         cpu: model, cores that this process may use, threads that torch uses.
         memory_mb, disk_mb: total and available (the disk of the working directory).
-        gpu: its name and memory, empty without one.
-        kernels: whether the compiled kernels load, and the instruction set in use.
+        gpu: its ``name`` and memory, and what the ``kernels`` there are; or ``missing``, why it cannot be used.
+        kernels: whether the compiled kernels load, the instruction set in use, and where they were tested, what failed.
         packages: versions, None where missing; ``optional`` likewise.
         video: the codec library that reads video.
         settings: of the machine, each with its value and where that came from.
@@ -80,8 +86,14 @@ class Diagnosis:
     def text(self) -> str:
         """Return the diagnosis for people."""
         cpu, memory, disk = self.cpu, self.memory_mb, self.disk_mb
-        kernel = f"built, {self.kernels['isa']}" if self.kernels["built"] else "missing"
-        gpu = f"{self.gpu['name']}, {self.gpu['memory_mb']:,} MB" if self.gpu else "none that torch can use"
+        kernel = "missing"
+        if self.kernels["built"]:
+            kernel = f"built, {self.kernels['isa']}; {_told(self.kernels['tested'])}"
+        gpu = (
+            f"none: {self.gpu['missing']}"
+            if "missing" in self.gpu
+            else "{name}, {memory_mb:,} MB; {kernels}".format(**self.gpu)
+        )
         rows = [
             *self.versions.items(),
             ("processor", f"{cpu['model']}, {cpu['cores']} cores, torch uses {cpu['threads']} threads"),
@@ -113,6 +125,14 @@ def diagnose(environment: Mapping[str, str] | None = None) -> Diagnosis:
     kernels = _kernels()
     if not kernels["built"]:
         problems.append(Problem(f"The compiled kernels do not load: {kernels['error']}", "Install Egregium again."))
+    gpu = _gpu()
+    if kernels["built"]:
+        kernels["tested"] = _tested("missing" not in gpu)
+        problems += [
+            Problem(f"{name} does not give what it should on {device}: {what}.", _WRONG[device], device == "cpu")
+            for device, failed in kernels["tested"].items()
+            for name, what in failed.items()
+        ]
     memory, disk = _memory_mb(), _disk_mb()
     if 0 < memory["available"] < LITTLE_MEMORY_MB:
         problems.append(Problem("Little memory is free.", "Close other programs, or use --preset fast.", fatal=False))
@@ -127,7 +147,7 @@ def diagnose(environment: Mapping[str, str] | None = None) -> Diagnosis:
         problems.append(Problem(f"The settings cannot be read: {error.message}", error.hint))
     known = {FILE, *(f"{ENVIRONMENT}{name.upper()}" for name in told)}
     fields = [name for pipeline in pipelines.names() for name in pipelines.get(pipeline).config.model_fields]
-    for warning in unused_environment(Settings, environment, [*fields, *pipelines.HEADER, "settings"]):
+    for warning in unused_environment(Settings, environment, [*fields, *pipelines.HEADER, "settings", MESH_BACKEND]):
         problems.append(Problem(warning, "Names are RECON_ and a setting's name in capitals.", fatal=False))
     return Diagnosis(
         versions={
@@ -138,7 +158,7 @@ def diagnose(environment: Mapping[str, str] | None = None) -> Diagnosis:
         cpu={"model": _processor(), "cores": _cores(), "threads": _threads()},
         memory_mb=memory,
         disk_mb=disk,
-        gpu=_gpu(),
+        gpu=gpu,
         kernels=kernels,
         packages=packages,
         optional={name: version(name) for name in OPTIONAL},
@@ -184,16 +204,40 @@ def _threads() -> int:
     return torch.get_num_threads()
 
 
+def _tested(gpu: bool) -> dict[str, dict[str, str]]:
+    """Return of each device the operations that are wrong there, and how."""
+    from kernels.selftest import self_test
+
+    return {
+        device: {
+            check.name: check.error or f"off by {check.off:.2g} of the largest value"
+            for check in self_test(device)
+            if not check.passed
+        }
+        for device in ("cpu", *(["cuda"] if gpu else []))
+    }
+
+
+def _told(tested: Mapping[str, Mapping[str, str]]) -> str:
+    where = {"cpu": "the processor", "cuda": "the GPU"}
+    return ", ".join(f"{'wrong' if failed else 'right'} on {where[device]}" for device, failed in tested.items())
+
+
 def _gpu() -> dict[str, Any]:
     try:
         import torch
 
+        if torch.version.cuda is None and torch.version.hip is None:
+            return {"missing": f"PyTorch {torch.__version__} is a build for the processor alone"}
         if not torch.cuda.is_available():
-            return {}
+            return {"missing": "PyTorch finds no GPU; is its driver installed, and new enough?"}
+        if find_spec("triton") is None:
+            return {"missing": f"{torch.cuda.get_device_name(0)} needs Triton: pip install 'egregium[gpu]'"}
         properties = torch.cuda.get_device_properties(0)
-        return {"name": properties.name, "memory_mb": properties.total_memory >> 20}
-    except (ImportError, RuntimeError):
-        return {}
+        kernels = "kernels in Triton; use it by --device cuda"
+        return {"name": properties.name, "memory_mb": properties.total_memory >> 20, "kernels": kernels}
+    except (ImportError, RuntimeError) as error:
+        return {"missing": str(error)}
 
 
 def _processor() -> str:

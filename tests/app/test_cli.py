@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 import resource
@@ -18,6 +19,7 @@ import pytest
 from splat_capture import write_capture
 
 from app.cli import main
+from kernels.selftest import Check
 
 
 @pytest.fixture(autouse=True)
@@ -179,6 +181,10 @@ def test_doctor_as_json_and_as_text(monkeypatch, capsys):
     assert diagnosis["memory_mb"]["total"] >= diagnosis["memory_mb"]["available"] > 0
     assert diagnosis["packages"]["torch"]
     assert diagnosis["kernels"].keys() >= {"built", "isa"}
+    assert diagnosis["kernels"]["tested"]["cpu"] == {}
+    assert diagnosis["gpu"].keys() == (
+        {"missing"} if diagnosis["gpu"].get("missing") else {"name", "memory_mb", "kernels"}
+    )
     assert diagnosis["environment"] == {"RECON_PRT": "1", "RECON_STEPS": "7"}
     assert diagnosis["settings"]["max_files"] == {"value": "9", "origin": "RECON_MAX_FILES"}
     assert diagnosis["settings"]["max_megapixels"] == {"value": "100.0", "origin": "default"}
@@ -208,6 +214,21 @@ def test_doctor_says_what_is_missing(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "problem: The package pycolmap is missing." in out
     assert "problem: The compiled kernels do not load" in out
+
+
+def test_doctor_says_which_kernel_is_wrong(monkeypatch, capsys):
+    checks = [
+        Check("nearest", 0.1, 0.02),
+        Check("ssim", 0.1, 1e-7),
+        Check("texture", 0.1, math.inf, "RuntimeError: no"),
+    ]
+    monkeypatch.setattr("kernels.selftest.self_test", lambda device: checks)
+    assert main(["doctor"]) == 3
+    out = capsys.readouterr().out
+    assert re.search(r"^kernels +built, \w+; wrong on the processor$", out, re.M)
+    assert "problem: nearest does not give what it should on cpu: off by 0.02 of the largest value." in out
+    assert "problem: texture does not give what it should on cpu: RuntimeError: no." in out
+    assert "ssim does" not in out
 
 
 def test_no_command_shows_the_help(capsys):
