@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard kernels/cpu/*.cpp kernels/cpu/*.h)
 
-.PHONY: demo test check format app bench gpu-test clean
+.PHONY: demo test check format app bench gpu-test gpu-bench clean
 
 $(VENV)/.installed: $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Egregium needs Python 3.11 or newer: make PYTHON=python3.11")'
@@ -37,8 +37,14 @@ app: $(VENV)/.installed ## open the web page
 bench: $(VENV)/.installed ## every table of benchmarks/
 	for script in splat_kernels mesh_kernels splats_quality mesh_quality densification optimisers splat_poses splat_decays splat_variants color_coupling lm_memory deform_tracks deform_video deform_adam isosurface_extract isosurface_octree points_quality registration meshsdf_demos isosurface_quality batch fuzz load crash; do $(BIN)/python -m benchmarks.$$script || exit 1; done
 
-gpu-test: $(VENV)/.installed ## the tests that need a GPU
+gpu-test: $(VENV)/.installed ## all tests on a GPU: what needs one, the kernels', the pipelines'
+	@$(BIN)/python -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else "There is no GPU here: recon doctor says why.")'
 	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python -m pytest tests/kernels -k gpu
+	$(BIN)/python -m pytest tests/pipelines/test_devices.py
+
+gpu-bench: $(VENV)/.installed ## the GPU's tables of benchmarks/
+	$(BIN)/python -m benchmarks.gpu_splats
 
 clean:
 	rm -rf $(VENV) build demo
