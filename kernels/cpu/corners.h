@@ -52,9 +52,10 @@ inline int side(const Corner& a, const Corner& b, double x, double y) {
     const bool swapped = a.X != b.X ? a.X > b.X : a.Y != b.Y ? a.Y > b.Y : a.w > b.w;
     const Corner &s = swapped ? b : a, &e = swapped ? a : b;
     const double P = s.X - x * s.w, Q = e.Y - y * e.w, R = s.Y - y * s.w, S = e.X - x * e.w;
-    const double first = P * Q, second = R * S;
-    // What rounding took from the two products.
-    double value = (first - second) + (__builtin_fma(P, Q, -first) - __builtin_fma(R, S, -second));
+    // PQ − RS to 1.5 units in the last place (Jeannerod, Louvet & Muller 2013, "Further analysis of Kahan's algorithm"),
+    // its sign so always right; there is nothing in it that a compiler could fuse further.
+    const double second = R * S;
+    double value = __builtin_fma(P, Q, -second) + __builtin_fma(-R, S, second);
     if (value == 0) value = s.Y * e.w - s.w * e.Y;
     if (value == 0) value = s.w * e.X - s.X * e.w;
     const int sign = (value > 0) - (value < 0);

@@ -62,7 +62,7 @@ def spilled(kernel: CompiledKernel, target: str) -> int:
 
 def compiling(told: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
     """Return what stands in for the launch of a kernel."""
-    known = set()
+    known, seen = set(), set()
 
     def run(function: JITFunction[Any], *arguments: Any, grid: Any, warmup: bool, **named: Any) -> None:
         options = {name: named.pop(name) for name in OPTIONS if name in named}
@@ -80,7 +80,9 @@ def compiling(told: Callable[[dict[str, Any]], None]) -> Callable[..., None]:
             return
         known.add(key)
         name = f"{function.fn.__module__.rpartition('.')[2]}.{function.fn.__name__}"
-        for target in TARGETS if not torch.are_deterministic_algorithms_enabled() else ["sm_90"]:  # a variant of those
+        everywhere = function not in seen  # its other variants on one target: that they compile, and fit there
+        seen.add(function)
+        for target in TARGETS if everywhere else ["sm_90"]:
             what = TARGETS[target]
             made = triton.compile(ASTSource(function, signature, constants), target=what, options=options)
             told(

@@ -32,9 +32,11 @@ def _interpolated() -> None:
 
 
 def _splats() -> None:
-    for options in ({"sh_degree": 3}, {"render_mode": "RGB+ED", "rasterize_mode": "antialiased"}):
-        masks = torch.ones(1, 20, 37, dtype=torch.bool)
-        arguments = cast(random_scene(0, 50, [(37, 20)], backgrounds=True, masks=masks, **options), torch.float32)
+    everything = {"sh_degree": 3, "rasterize_mode": "antialiased", "render_mode": "RGB+ED", "backgrounds": True}
+    # The greatest first, for all targets; one splat and one pixel, for Triton makes a constant of each 1.
+    for count, size, options in ((50, (37, 20), everything), (50, (37, 20), {}), (1, (1, 1), {})):
+        masks = torch.ones(1, size[1], size[0], dtype=torch.bool) if options else None
+        arguments = cast(random_scene(0, count, [size], masks=masks, **options), torch.float32)
         leaves = [arguments[name].requires_grad_() for name in ("means", "opacities")]
         image, alpha, _ = rasterize_splats(**arguments)
         torch.autograd.grad(image.sum() + alpha.sum(), leaves)

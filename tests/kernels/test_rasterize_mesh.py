@@ -77,6 +77,14 @@ def test_two_triangles_share_an_edge(rasterize):
     assert (rast[0, ..., 3] == torch.where(x >= y, 1, 2)).all()
 
 
+def test_ties_go_by_the_rule_whatever_the_corners_depths(rasterize):
+    """Along the diagonal both products of the side's sign are the same, and inexact: not zero by their rounding only."""
+    for w in torch.rand(20, 4, generator=torch.Generator().manual_seed(0)) + 0.5:
+        square = torch.tensor([[-1.0, -1, 0, 1], [1, -1, 0, 1], [1, 1, 0, 1], [-1, 1, 0, 1]]) * w[:, None]
+        rast, _ = rasterize(square, [0, 1, 2, 0, 2, 3], 7, 7)
+        assert (rast[0, ..., 3].diagonal() == 1).all()
+
+
 def test_the_nearer_is_seen_whatever_the_order(rasterize):
     near, far = [[x, y, -0.5, w] for x, y, _, w in CORNER], CORNER
     for points, nearest in ((near + far, 1), (far + near, 2)):
