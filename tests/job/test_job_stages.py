@@ -389,10 +389,12 @@ def test_the_eta_follows_the_pace_of_the_last_steps(tmp_path, monkeypatch):
     assert heard[-1].eta is None
 
 
-def test_a_gpu_is_not_claimed_to_have_been_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_device_of_a_job_is_the_one_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr("recon.pipelines.devices.find_spec", lambda name: name)
     (tmp_path / "in").mkdir()
-    request = prepare(tmp_path / "in", tmp_path / "job", "splats", "fast", device="cuda")
-    assert request.device == "cpu"
-    assert any("on a GPU yet" in warning for warning in request.warnings)
+    for name in ("cuda", "cuda:1"):
+        assert prepare(tmp_path / "in", tmp_path / "job", "splats", "fast", device=name).device == name
+    with pytest.raises(InputError, match="no device 'cuda:2'"):
+        prepare(tmp_path / "in", tmp_path / "job", "splats", "fast", device="cuda:2")

@@ -78,7 +78,7 @@ def test_two_triangles_share_an_edge(rasterize):
 
 
 def test_ties_go_by_the_rule_whatever_the_corners_depths(rasterize):
-    """Along the diagonal both products of the side's sign are the same, and inexact: not zero by their rounding only."""
+    """Along the diagonal both products of the side's sign are the same, and inexact: zero only without rounding."""
     for w in torch.rand(20, 4, generator=torch.Generator().manual_seed(0)) + 0.5:
         square = torch.tensor([[-1.0, -1, 0, 1], [1, -1, 0, 1], [1, 1, 0, 1], [-1, 1, 0, 1]]) * w[:, None]
         rast, _ = rasterize(square, [0, 1, 2, 0, 2, 3], 7, 7)

@@ -32,13 +32,16 @@ MESH = {
 }
 
 
+THERE = "cuda" if torch.cuda.is_available() else str(elsewhere.device())
+"""A GPU where there is one. Known before any test begins: autograd counts the devices when it is first used."""
+
+
 @pytest.fixture
 def there(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return the name of a device that is not the CPU: a GPU where there is one."""
-    if torch.cuda.is_available():
-        return "cuda"
-    monkeypatch.setattr(pipelines, "find_device", lambda name: name)
-    return str(elsewhere.device())
+    """Return the name of a device that is not the CPU."""
+    if THERE != "cuda":
+        monkeypatch.setattr(pipelines, "find_device", lambda name: name)
+    return THERE
 
 
 def alike(source: Path, job: Path, pipeline: str, there: str, **settings: Any) -> None:

@@ -40,8 +40,8 @@ def run(capture: Path, job: Path, processes: int, *flags: str) -> dict[str, Any]
 
 @pytest.mark.parametrize(
     "flags",
-    [["--views-per-step=3", *CORRECTED], ["--optimizer=block-lm", "--views-per-step=2"], ["--optimizer=lm"]],
-    ids=["adam", "block-lm", "lm"],
+    [["--views-per-step=3", *CORRECTED], ["--optimizer=lm"]],
+    ids=["adam", "lm"],
 )
 def test_two_processes_fit_as_one_does(flags: list[str], capture: Path, tmp_path: Path) -> None:
     alone, together = (run(capture, tmp_path / f"job{n}", n, *flags) for n in (1, 2))
