@@ -24,6 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
@@ -62,6 +63,12 @@ class Pairs(Quadric):
     weight: NDArray[np.float64]
 
 
+def nearest(points: Vectors, to: Vectors) -> tuple[Vectors, Indices]:
+    """Return (Q,) distances and numbers of the (P, D) points nearest ``to`` each of (Q, D), by torch's threads."""
+    found: tuple[Vectors, Indices] = cKDTree(points).query(to, workers=torch.get_num_threads())
+    return found
+
+
 def paired(
     source: Surface, target: Surface, moved: Vectors, turned: Vectors, nu: float, landmarks: Indices, held: float
 ) -> Pairs:
@@ -81,7 +88,7 @@ def paired(
         np.concatenate([points, near * along], axis=1)
         for points, along in ((moved, normals), (target.points, target.normals))
     )
-    there, here = cKDTree(theirs).query(ours)[1], cKDTree(ours).query(theirs)[1]
+    there, here = nearest(theirs, ours)[1], nearest(ours, theirs)[1]
     i = np.concatenate([np.arange(len(moved)), here])
     k = np.concatenate([there, np.arange(len(target.points))])
     rims = source.border[i] & target.border[k]

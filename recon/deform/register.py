@@ -1,23 +1,27 @@
 """Non-rigid registration: deforms one surface, as rigidly as possible everywhere, until it lies on another.
 
-    minimise over v̂   Σ α [(n̂ + n)ᵀ(v̂ − u)]²  +  w Σᵢ 1/|Nᵢ| Σⱼ ‖(v̂ᵢ − v̂ⱼ) − Rᵢ(vᵢ − vⱼ)‖²
+    minimise over v̂   Σ α [(n̂ + n)ᵀ(v̂ − u)]²  +  w ν² Σᵢ 1/|Nᵢ| Σⱼ ‖(v̂ᵢ − v̂ⱼ) − Rᵢ(vᵢ − vⱼ)‖²
 
 by majorisation and minimisation: with the pairs (v̂, u), their weights α and normals n̂ = R n (:mod:`recon.deform.pairs`)
 and the local rotations R (:mod:`recon.deform.rigidity`) held at what they are, the sum is quadratic in v̂; its minimum
 gives the next ones. After a rigid alignment (:mod:`recon.deform.rigid`) first v̂ = B X, the few motions of a graph
 (:mod:`recon.deform.graph`), then every vertex by itself, v̂ = X (or, :mod:`recon.deform.isometric`, its metric kept):
 
-    (w BᵀL B + s DᵀD + ε + Bᵀ H B) X = w Bᵀb(R) + ε X₀ + Bᵀg
+    (w ν² BᵀL B + s DᵀD + ε + Bᵀ H B) X = w ν² Bᵀb(R) + ε X₀ + Bᵀg
 
 is solved by conjugate gradients from where X is, preconditioned by a factorisation of the same matrix with each block
 of H replaced by a third of its trace: then the three coordinates part, and one small factorisation serves all. D is how
 differently neighbouring nodes move common vertices; ε keeps what nothing else holds where it is.
 
 ν, the distance at which a pair loses its say, begins at the one that nine in ten source vertices are within of the
-target, so that limbs that lie beside theirs are drawn there, and shrinks by DECAY to the mean edge length. Parts of the
-source without a target near have no say then and follow their neighbours: surfaces may overlap in part. Where that
-leaves two that are whole APART, it is begun again from where all of the source is drawn to all of the target, as it
-was aligned and as it lies, and the best end is taken.
+target, so that limbs that lie beside theirs are drawn there, and shrinks by DECAY to the mean edge length. It is how
+far off a pair may be, the unit in which its distance counts: hence ν², by which a limb keeps its shape while pairs say
+only about where it is, and does not roll. Parts of the source without a target near have no say then and follow their
+neighbours: surfaces may overlap in part.
+
+It begins from where the source lies and from the rigid alignments that are about as good as the best, and goes on with
+what deforms the source least and leaves least apart. Where that leaves two that are whole APART, it is begun again from
+where all of the source is drawn to all of the target, as it was aligned and as it lies, and the best end is taken.
 
 Lengths are in diagonals of the source's bounding box.
 
@@ -36,12 +40,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse.linalg import splu
-from scipy.spatial import cKDTree
 
 from recon.capture.capture import Points
 from recon.deform.graph import DeformationGraph
 from recon.deform.isometric import Isometric
-from recon.deform.pairs import Pairs, Quadric, paired
+from recon.deform.pairs import Pairs, Quadric, nearest, paired
 from recon.deform.rigid import Rigid, align, kabsch
 from recon.deform.rigidity import Rigidity
 from recon.deform.shape import RULE
@@ -54,8 +57,8 @@ from recon.solve.pcg import pcg
 
 RADIUS = 10.0
 """Distance of the graph's nodes in mean edge lengths."""
-STIFFNESS = 10.0, 20.0
-"""w on the graph and by the vertex, in units of a pair."""
+STIFFNESS = 10.0
+"""w ν² at the stage's least ν, in units of a pair."""
 SMOOTHNESS = 0.01
 """s in units of a pair for each of the vertices that a node stands for."""
 LANDMARK = 1000.0
@@ -152,7 +155,7 @@ def register(
     iterations = fit.finish(kept)
     both = all(surface.border.mean() < WHOLE for surface in shapes)
     if start is None and len(pairs) == 0 and both and fit.cost() > APART:
-        motions = [fit.motion, _STAYS] if rigid else [_STAYS]
+        motions = [fit.motion, *([] if fit.motion is _STAYS else [_STAYS])]
         for number, motion in enumerate(motions, start=1):
             other = _Fit(ours, theirs, motion, None, pairs, partial(_again, progress, number, len(motions)))
             other.draw()
@@ -202,14 +205,13 @@ class _Fit:
         self.moved, self._turned = rest, np.broadcast_to(np.eye(3), (len(rest), 3, 3))
         if start is not None:
             self.moved, self._turned = start, self._rigidity.rotations(start)
-        self._tree = cKDTree(target.points)
         self._nu = self._first_nu()
         self._slices: np.random.Generator | None = None
         self._graph = DeformationGraph.on(self.moved, source.edges, RADIUS * self.edge)
         self._X, self._done = self._graph.rest, 0
 
     def _first_nu(self) -> float:
-        distance = self._tree.query(self.moved)[0]
+        distance = nearest(self._target.points, self.moved)[0]
         return max(float(np.quantile(distance, START)), LAST_NU[0] * self.edge)
 
     def cost(self) -> float:
@@ -218,9 +220,9 @@ class _Fit:
         Edges are those of the coarser surface, whose points are as far apart; deforming is ARAP's, in an isometry too.
         """
         far = FAR * self._coarsest
-        there, here = self._tree.query(self.moved)[0], cKDTree(self.moved).query(self._target.points)[0]
+        there, here = nearest(self._target.points, self.moved)[0], nearest(self.moved, self._target.points)[0]
         apart = sum(float((np.minimum(distance, far) ** 2).mean()) for distance in (there, here))
-        deformed = STIFFNESS[0] * self._rigidity.energy(self.moved, self._turned) / len(self.moved)
+        deformed = STIFFNESS * self._rigidity.energy(self.moved, self._turned) / len(self.moved)
         return (apart + deformed) / self._coarsest**2
 
     def finish(self, kept: Isometric | None) -> tuple[int, int]:
@@ -269,16 +271,15 @@ class _Fit:
         self, basis: sparse.csr_array, held: sparse.csr_array, X: Vectors, number: int, most: int
     ) -> tuple[Vectors, int]:
         """Deform by (n, 3) X of (V, n) ``basis``, with (n, n) ``held`` besides; return X and the iterations."""
-        stiffness = STIFFNESS[number]
         back = sparse.csr_array(basis.T)
-        regular = sparse.csr_array(
-            stiffness * (back @ self._rigidity.laplacian @ basis) + held + _HOLD * sparse.eye_array(basis.shape[1])
-        )
+        bend, still = back @ self._rigidity.laplacian @ basis, held + _HOLD * sparse.eye_array(basis.shape[1])
+        last = LAST_NU[number] * self.edge
 
         def step(data: Quadric) -> Vectors:
             nonlocal X
+            stiffness = STIFFNESS * (self._nu / last) ** 2
             load = back @ (stiffness * self._rigidity.load(self._turned) + data.g) + _HOLD * X
-            X = _solved(regular, basis, back, data.H, load, X)
+            X = _solved(sparse.csr_array(stiffness * bend + still), basis, back, data.H, load, X)
             moved: Vectors = basis @ X
             return moved
 
@@ -322,10 +323,10 @@ def _solved(
 
 
 def _motions(source: Surface, target: Surface, landmarks: Indices, check: Callable[[], None]) -> list[Rigid]:
-    """Return rigid alignments to try: that of the landmarks where they settle it."""
+    """Return rigid alignments to try, none among them: that of the landmarks alone where they settle it."""
     ours, theirs = source.points[landmarks[:, 0]], target.points[landmarks[:, 1]]
     if len(landmarks) < 3 or np.linalg.svd(ours - ours.mean(axis=0))[1][1] < 0.01:
-        return align(source, target, check)
+        return [*align(source, target, check), _STAYS]
     rotation, translation = kabsch(ours, theirs)
     apart = ours @ rotation.T + translation - theirs
     return [Rigid(rotation, translation, float(np.sqrt((apart**2).sum(axis=1).mean())))]

@@ -46,7 +46,7 @@ def test_bends_a_tube() -> None:
     source, target = tube(0.0), tube(1.2)
     found = register(source, target, rigid=False)
     assert error(source.vertices, target) > 15
-    assert error(found.vertices, target) < 1.5
+    assert error(found.vertices, target) < 1
     assert found.weight.mean() > 0.8
     assert found.warnings == ()
     again = register(source, target, rigid=False)
