@@ -14,8 +14,8 @@ from typing import Any
 
 from recon import pipelines
 from recon.config import ENVIRONMENT, unused_environment
-from recon.errors import ReconError
-from recon.pipelines.devices import MESH_BACKEND
+from recon.errors import InputError, ReconError
+from recon.pipelines.devices import MESH_BACKEND, find_device, mesh_backend
 from recon.settings import FILE, SECRET, Settings, origins
 
 REQUIRED = (
@@ -88,7 +88,7 @@ class Diagnosis:
         cpu, memory, disk = self.cpu, self.memory_mb, self.disk_mb
         kernel = "missing"
         if self.kernels["built"]:
-            kernel = f"built, {self.kernels['isa']}; {_told(self.kernels['tested'])}"
+            kernel = f"built, {self.kernels['isa']}; {_told(self.kernels.get('tested', {})) or 'not tested'}"
         gpu = (
             f"none: {self.gpu['missing']}"
             if "missing" in self.gpu
@@ -126,7 +126,9 @@ def diagnose(environment: Mapping[str, str] | None = None) -> Diagnosis:
     if not kernels["built"]:
         problems.append(Problem(f"The compiled kernels do not load: {kernels['error']}", "Install Egregium again."))
     gpu = _gpu()
-    if kernels["built"]:
+    if wrong := _wrong_device(environment):
+        problems.append(wrong)
+    elif kernels["built"]:
         kernels["tested"] = _tested("missing" not in gpu)
         problems += [
             Problem(f"{name} does not give what it should on {device}: {what}.", _WRONG[device], device == "cpu")
@@ -238,6 +240,18 @@ def _gpu() -> dict[str, Any]:
         return {"name": properties.name, "memory_mb": properties.total_memory >> 20, "kernels": kernels}
     except (ImportError, RuntimeError) as error:
         return {"missing": str(error)}
+
+
+def _wrong_device(environment: Mapping[str, str]) -> Problem | None:
+    """Return what is wrong with the device that the environment asks for."""
+    try:
+        device = find_device(environment.get(f"{ENVIRONMENT}DEVICE", "cpu"))
+        mesh_backend(environment.get(f"{ENVIRONMENT}{MESH_BACKEND.upper()}"), device)
+    except InputError as error:
+        return Problem(error.message, error.hint)
+    except ImportError:  # torch is missing, which is told
+        pass
+    return None
 
 
 def _processor() -> str:

@@ -76,6 +76,8 @@ def rasterize_splats(
     touch[splats_grid](*touched, counts, none, none, none, STRIDE=stride, EMIT=False, SPLATS=BLOCK)
     last = counts.cumsum(0)
     total = int(last[-1]) if n else 0
+    if total >= 2**31:
+        raise ValueError("the splats of this view cover more than 2^31 tiles")
     runs = torch.empty(n, 2, dtype=torch.int32, device=means.device)
     splat, tile = (torch.empty(total, dtype=torch.int32, device=means.device) for _ in range(2))
     first = (last - counts).int()

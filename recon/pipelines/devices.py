@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 
 from recon.config import ENVIRONMENT
@@ -19,16 +20,14 @@ def find_device(name: str) -> str:
     """
     if name == "cpu":
         return name
-    if name.split(":")[0] != "cuda":
-        raise InputError(f"Unknown device '{name}'.", "The devices are cpu and cuda.", "unknown-device")
+    if re.fullmatch("cuda(:(0|[1-9][0-9]*))?", name) is None:
+        raise InputError(f"Unknown device '{name}'.", "The devices are cpu, cuda, cuda:1 …", "unknown-device")
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    number = name.partition(":")[2] or "0"
-    if not number.isdigit() or int(number) >= count:
-        raise InputError(
-            f"There is no device '{name}' here.", "Use --device cpu; 'recon doctor' says more.", "no-device"
-        )
+    if int(name.partition(":")[2] or "0") >= count:
+        hint = f"There is cuda:0 to cuda:{count - 1}." if count else "Use --device cpu; 'recon doctor' says more."
+        raise InputError(f"There is no device '{name}' here.", hint, "no-device")
     if find_spec("triton") is None:
         hint = "PyTorch's wheels for GPUs bring it: pip install 'egregium[gpu]'. Or use --device cpu."
         raise InputError(f"The device '{name}' needs Triton, which is not installed.", hint, "no-triton")

@@ -69,13 +69,11 @@ def fit_as(kind: type[Fit], context: SplatsContext) -> None:
         )
     model.warn = context.events.warn
     watch = Watch(context, model, best, watched)
-    steps = model.run()
     try:
         watch.measure()  # what was due when an earlier run was stopped
-        with ranks.shared(model) as together:
+        with ranks.shared(model) as step:
             while not watch.over:
-                together()
-                progress = next(steps)
+                progress = step()
                 context.events.check()
                 watch.measure()
                 watch.show(progress)

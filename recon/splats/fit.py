@@ -91,6 +91,7 @@ class Fit:
     corrections: Corrections = field(init=False)
     initial_count: int = field(init=False)
     unseen: Tensor = field(init=False)
+    _at_hand: tuple[tuple[int, int], Target] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.initial_count = len(self.splats)
@@ -140,7 +141,10 @@ class Fit:
 
     def target(self, index: int) -> Target:
         """Return photo ``index`` at this step's size."""
-        return self.photos[index].levels[self.level].to(self.device)
+        key = index, self.level
+        if self._at_hand is None or self._at_hand[0] != key:  # a step looks at the same one several times in a row
+            self._at_hand = key, self.photos[index].levels[self.level].to(self.device)
+        return self._at_hand[1]
 
     def jacobian(self, splats: Splats, index: int, **options: Any) -> SplatJacobian:
         """Return photo ``index`` as ``splats`` show it at this step, with its Jacobian; ``options`` are its own."""

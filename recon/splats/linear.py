@@ -23,7 +23,7 @@ from recon.splats.model import Splats
 DIAGONAL = torch.tensor([k * UNKNOWNS - k * (k - 1) // 2 for k in range(UNKNOWNS)])
 """Where the diagonal stands in a packed upper triangle."""
 HELD_BYTES = 64 << 20
-"""Views beyond these bytes are rasterized again for each product: memory does not grow with their number."""
+"""Views beyond these bytes are rasterized again for each product: of each there is left only what its pixels weigh."""
 FARTHEST = torch.tensor([1.0] * 3 + [1.0] * 3 + [0.5] * 3 + [2.0])
 """Largest step: mean in standard deviations, log scale, rotation in radians, logit."""
 FARTHEST_COLOUR = 0.5
@@ -56,11 +56,12 @@ class NormalEquations:
     ) -> None:
         self._fit, self._splats = fit, splats
         share, size = 1 / len(indices), len(splats) * UNKNOWNS + splats.sh.numel()
-        self.gradient, self.diagonal = splats.means.new_zeros(2, size)
-        (gradient, colors), (diagonal, self._colors) = (unpacked(v, splats) for v in (self.gradient, self.diagonal))
-        self._blocks = splats.means.new_zeros(len(splats), UNKNOWNS * (UNKNOWNS + 1) // 2)
+        # In float64, in which the order of photos, which is that of the processes, does not show.
+        sums, diagonals = splats.means.new_zeros(2, size, dtype=torch.float64)
+        packed = sums.new_zeros(len(splats), UNKNOWNS * (UNKNOWNS + 1) // 2)
+        (gradient, colors), (_, by_colour) = (unpacked(v, splats) for v in (sums, diagonals))
         self._views: list[tuple[int, SplatJacobian | None, Tensor]] = []
-        total, held = splats.means.new_zeros((), dtype=torch.float64), 0
+        total, held = sums.new_zeros(()), 0
         samples = {index: None if sample is None else sample(index) for index in indices}  # in the same order anywhere
         for index in ranks.mine(indices):
             fit.check()
@@ -72,13 +73,15 @@ class NormalEquations:
             if drawn is not None:
                 weights = weights * drawn
             blocks = seen.jacobian.blocks(weights)
-            self._blocks += blocks.geometry
-            self._colors += blocks.colors
+            packed += blocks.geometry
+            by_colour += blocks.colors
             held += seen.jacobian.held_bytes
             self._views.append((index, seen.jacobian if held <= HELD_BYTES else None, weights))
             total += share * seen.loss
-        ranks.add_up(self.gradient, self._colors, self._blocks, total)
+        ranks.add_up(sums, by_colour, packed, total)
         self.loss = total.item()
+        self.gradient, self.diagonal, self._blocks = (t.to(splats.means.dtype) for t in (sums, diagonals, packed))
+        (gradient, _), (diagonal, self._colors) = (unpacked(v, splats) for v in (self.gradient, self.diagonal))
         limits = farthest(splats).square()
         self._own = LEAST * (self._blocks[:, DIAGONAL] * limits).amax(1, keepdim=True) / limits
         pull = SCALE_WEIGHT * splats.scales / splats.log_scales.numel()  # gradient and curvature alike
@@ -89,15 +92,16 @@ class NormalEquations:
 
     def product(self, p: Tensor) -> Tensor:
         """Return Jᵀ W J p."""
-        image = torch.zeros_like(p)
-        (geometry, colors), (to_geometry, to_colors) = (unpacked(v, self._splats) for v in (p, image))
+        total = torch.zeros_like(p, dtype=torch.float64)
+        (geometry, colors), (to_geometry, to_colors) = (unpacked(v, self._splats) for v in (p, total))
         for index, jacobian, weights in self._views:
             self._fit.check()
             found = (jacobian or self._fit.jacobian(self._splats, index)).gauss_newton(geometry, colors, None, weights)
             to_geometry += found.geometry
             to_colors += found.colors
-        ranks.add_up(image)
-        to_geometry.addcmul_(self._own, geometry)
+        ranks.add_up(total)
+        image = total.to(p.dtype)
+        unpacked(image, self._splats)[0].addcmul_(self._own, geometry)
         return image
 
     def precondition(self, r: Tensor, damping: float) -> Tensor:

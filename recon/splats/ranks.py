@@ -11,17 +11,24 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from recon.errors import InputError, ReconstructionError
+
 if TYPE_CHECKING:
-    from recon.splats.fit import Fit
+    from recon.splats.fit import Fit, Progress
 
 T = TypeVar("T")
+PATIENCE = timedelta(days=7)
+"""The others wait while the leader alone finds poses, measures, fuses; one that has ended is noticed at once."""
+GRACE = 25
+"""Seconds for which the others go on after SIGTERM, for the leader to end its step and say so; torchrun kills at 30."""
 
 
 def count() -> int:
@@ -37,8 +44,9 @@ def mine(items: Sequence[T]) -> Sequence[T]:
 def add_up(*tensors: Tensor) -> None:
     """Add up each tensor over all processes, in place."""
     if count() > 1:
-        for tensor in tensors:
-            dist.all_reduce(tensor)
+        with _met():
+            for tensor in tensors:
+                dist.all_reduce(tensor)
 
 
 def any_of(flags: Tensor) -> Tensor:
@@ -46,7 +54,8 @@ def any_of(flags: Tensor) -> Tensor:
     if count() == 1:
         return flags
     found = flags.to(torch.uint8)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
+    with _met():
+        dist.all_reduce(found, dist.ReduceOp.MAX)
     return found.bool()
 
 
@@ -58,54 +67,88 @@ def joined(device: str) -> Iterator[bool]:
 
     Args:
         device: ``cpu``, or ``cuda`` for a GPU a process.
+
+    Raises:
+        InputError: there are fewer GPUs than processes, or one of them is named (code ``"no-device"``).
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "LOCAL_RANK" not in os.environ:
         yield True
         return
     if device != "cpu":
-        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        device = _own_device(device, int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("gloo" if device == "cpu" else "nccl")
+    # What is told goes from host to host, whatever is added up on GPUs.
+    dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=PATIENCE)
     try:
         if dist.get_rank() > 0:
             _assist(device)
-        yield dist.get_rank() == 0
-        if dist.get_rank() == 0:
-            _told(None)
+            yield False
+        else:
+            yield True
+            if count() > 1:
+                _told(None)
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _own_device(device: str, place: int) -> str:
+    """Return the GPU of the process that is this one on its machine."""
+    if device != "cuda":
+        raise InputError(
+            f"The device is '{device}', of several processes.", "--device cuda gives each its own GPU.", "no-device"
+        )
+    if place >= torch.cuda.device_count():
+        found = f"There are more processes than GPUs here, which are {torch.cuda.device_count()}."
+        raise InputError(found, "Start as many as there are GPUs: torchrun --nproc-per-node.", "no-device")
+    return f"cuda:{place}"
 
 
 @contextmanager
-def shared(fit: Fit) -> Iterator[Callable[[], None]]:
-    """Let the other processes take part in a fit; give what is to be called before each of its steps.
+def shared(fit: Fit) -> Iterator[Callable[[], Progress]]:
+    """Let the other processes take part in a fit; give what takes a step of it, in all of them.
 
-    A step then cannot be left in the middle: the others would wait.
+    A step cannot be left in the middle, for the others would wait. One that fails ends them: the group is left.
     """
+    steps = fit.run()
     if count() == 1:
-        yield lambda: None
+        yield lambda: next(steps)
         return
-    photos = [photo.to(torch.device("cpu")) for photo in fit.photos]
     state = {name: tensor.cpu() for name, tensor in fit.state().items()}
-    _told((type(fit), photos, fit.background.cpu(), fit.config, state, fit.step, fit.initial_count))
+    _told((type(fit), len(fit.photos), fit.background.cpu(), fit.config, state, fit.step, fit.initial_count))
+    for photo in fit.photos:  # one by one: all at once would need the memory of all of them again
+        _told(photo.to(torch.device("cpu")))
+    whole = True
+
+    def step() -> Progress:
+        nonlocal whole
+        _told(True)
+        whole = False
+        progress = next(steps)
+        whole = True
+        return progress
+
     try:
-        yield lambda: _told(True)
+        yield step
     finally:
-        with suppress(RuntimeError):  # where the others are gone, why is known already
+        if whole:
             _told(False)
+        else:
+            dist.destroy_process_group()
 
 
 def _assist(device: str) -> None:
     """Take part in the leader's fits until there are no more."""
     from recon.splats.model import Splats
 
-    for number in (signal.SIGINT, signal.SIGTERM):  # the leader is asked to stop, too, and tells
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the leader is asked to stop, too, and tells
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
     while (told := _heard()) is not None:
         kind, photos, background, config, state, step, initial = told
-        splats = Splats(**{n.removeprefix("splats."): t for n, t in state.items() if n.startswith("splats.")})
         there = torch.device(device)
-        fit = kind(splats.to(there), [photo.to(there) for photo in photos], background.to(there), config)
+        seen = [_heard().to(there) for _ in range(photos)]
+        splats = Splats(**{n.removeprefix("splats."): t for n, t in state.items() if n.startswith("splats.")})
+        fit = kind(splats.to(there), seen, background.to(there), config)
         fit.load_state({name: tensor.to(there) for name, tensor in state.items()}, step, initial)
         steps = fit.run()
         while _heard():
@@ -113,10 +156,22 @@ def _assist(device: str) -> None:
 
 
 def _told(what: object) -> None:
-    dist.broadcast_object_list([what], src=0)
+    with _met():
+        dist.broadcast_object_list([what], src=0, device=torch.device("cpu"))
 
 
 def _heard() -> Any:
     heard: list[Any] = [None]
-    dist.broadcast_object_list(heard, src=0)
+    with _met():
+        dist.broadcast_object_list(heard, src=0, device=torch.device("cpu"))
     return heard[0]
+
+
+@contextmanager
+def _met() -> Iterator[None]:
+    """Say what is behind an error of what the processes do together."""
+    try:
+        yield
+    except RuntimeError as error:
+        what = "Another of the processes that fit together has ended."
+        raise ReconstructionError(what, "What it said tells why.", "lost-process") from error

@@ -53,7 +53,7 @@ class SampledFit(Fit):
         views = [own[int(torch.randint(len(own), (), generator=generator))] for own in self._clusters]
 
         def sample(index: int) -> Tensor:
-            height, width, _ = self.target(index).image.shape
+            height, width, _ = self.photos[index].levels[self.level].image.shape
             return sampled_tiles(height, width, generator).to(self.device)
 
         near = NormalEquations(self, self.splats, views, sample)
