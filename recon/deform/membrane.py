@@ -34,7 +34,8 @@ class Membrane:
 
     def strain(self, vertices: Tensor) -> Tensor:
         """Return (F, 3): S11, S22 and √2 S12, whose squares add up to |S|²."""
-        return _upper(self._frames(vertices).mT @ self._frames(vertices)) - _upper(torch.eye(2, dtype=vertices.dtype))
+        a, b = self._frames(vertices).unbind(2)
+        return torch.stack([(a * a).sum(1) - 1, (b * b).sum(1) - 1, 2**0.5 * (a * b).sum(1)], 1)
 
     def jacobian(self, vertices: Tensor) -> Tensor:
         """Return (F, 3, 9) of :meth:`strain` by the coordinates of a face's three vertices."""
@@ -55,7 +56,3 @@ class Membrane:
 def _edges(vertices: Tensor, faces: Tensor) -> Tensor:
     corners = vertices[faces]
     return (corners[:, 1:] - corners[:, :1]).mT
-
-
-def _upper(s: Tensor) -> Tensor:
-    return torch.stack([s[..., 0, 0], s[..., 1, 1], 2**0.5 * s[..., 0, 1]], -1)

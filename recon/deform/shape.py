@@ -135,5 +135,6 @@ def kept_terms(membrane: Membrane, bending: Bending, beta: float, state: Tensor)
 
 def _term(residuals: Tensor, jacobian: Tensor, weights: Tensor) -> Term:
     """Return the term of (E, k) residuals with (E, k, m) Jacobians and (E,) weights."""
-    weighted = weights[:, None, None] * jacobian
-    return Term((residuals[:, None] @ weighted)[:, 0], jacobian.mT @ weighted)
+    weighted = (weights[:, None, None] * jacobian).numpy()
+    blocks = jacobian.numpy().swapaxes(1, 2) @ weighted  # NumPy's products of small matrices are several times torch's
+    return Term(torch.from_numpy((residuals.numpy()[:, None] @ weighted)[:, 0]), torch.from_numpy(blocks))

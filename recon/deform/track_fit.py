@@ -2,8 +2,8 @@
 
 Two starts are tried: the frame before, and the template bent to where an inextensible surface's points must about be
 (:mod:`recon.deform.farthest`), which needs no frame before and settles the sense of bends. Each is first solved stiffly
-with all tracks believed, then let loose, with wrong tracks left out. The better one is that of lower energy: nothing
-else is known of a frame.
+with all tracks believed; that of lower energy, for nothing else is known of a frame, is then let loose, with wrong
+tracks left out.
 """
 
 from __future__ import annotations
@@ -91,12 +91,13 @@ class TrackFit:
         tried, total = [], 0
         for bent, start, steps in starts:
             if stiff.cost(start) < float("inf"):
-                vertices, first = self._solve(stiff, start)
-                vertices, second = self._solve(loose, vertices)
-                tried.append((loose.cost(vertices), bent, vertices))
-                total += first + second
+                vertices, taken = self._solve(stiff, start)
+                tried.append((stiff.cost(vertices), bent, vertices))
+                total += taken
             total += steps
-        cost, bent, vertices = min(tried, key=lambda one: one[0])
+        _, bent, vertices = min(tried, key=lambda one: one[0])
+        vertices, taken = self._solve(loose, vertices)
+        cost, total = loose.cost(vertices), total + taken
         distance = self._noise * loose.observed[0].residuals(self._sheet.points.at(vertices)).norm(dim=1)
         return FrameShape(vertices, cost, distance, total, bent)
 
