@@ -37,19 +37,21 @@ def farthest_points(pixels: Array, K: Array, pairs: NDArray[np.int64], distances
             drawn apart would pull all near it towards the camera.
     """
     rays = np.concatenate([pixels, np.ones((len(pixels), 1))], 1) @ np.linalg.inv(K).T
-    first, second = rays[pairs[:, 0]], rays[pairs[:, 1]]
-    apart = np.linalg.norm(first - second, axis=1)
+    i, j = pairs.T
+    squared = np.square(rays).sum(1)
+    a, b, c = squared[i], (rays[i] * rays[j]).sum(1), squared[j]
+    apart = np.linalg.norm(rays[i] - rays[j], axis=1)
     unit = float(np.median(distances / apart.clip(min=1e-9)))  # a surface that faces the camera lies about here
     bound = distances / unit + 2 * noise / K[0, 0]
 
     def loss(depths: Array, weight: float) -> tuple[float, Array]:
-        offset = depths[pairs[:, 0], None] * first - depths[pairs[:, 1], None] * second
-        length = np.linalg.norm(offset, axis=1)
+        zi, zj = depths[i], depths[j]
+        by_i, by_j = a * zi - b * zj, c * zj - b * zi  # half the slopes of |zi ri − zj rj|² = a zi² − 2b zi zj + c zj²
+        length = np.sqrt((zi * by_i + zj * by_j).clip(min=1e-24))
         excess = (length / bound - 1).clip(min=0)
-        slope = (2 * weight * excess / (bound * length.clip(min=1e-12)))[:, None] * offset
-        gradient = np.bincount(pairs[:, 0], (slope * first).sum(1), len(depths))
-        gradient -= np.bincount(pairs[:, 1], (slope * second).sum(1), len(depths))
-        return float(weight * np.square(excess).sum() - depths.sum()), np.subtract(gradient, 1.0)
+        slope = 2 * weight * excess / (bound * length)
+        gradient = np.bincount(i, slope * by_i, len(depths)) + np.bincount(j, slope * by_j, len(depths))
+        return float(weight * excess @ excess - depths.sum()), np.subtract(gradient, 1.0)
 
     depths = np.full(len(pixels), 0.7)
     for weight in ROUNDS:
