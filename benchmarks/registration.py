@@ -105,7 +105,7 @@ def deformed(method: str, start: Vectors, source: Mesh, target: Mesh, truth: Vec
 
 
 def rigidly(source: Mesh, target: Mesh) -> list[Vectors]:
-    """Return the source's vertices by each of the rigid alignments that are about as good as the best, which is first."""
+    """Return the source by each of the rigid alignments that are about as good as the best, which is first."""
     shapes = surface_of(source, "source"), surface_of(target, "target")
     scale, shift = 1 / shapes[0].diagonal, shapes[0].points.mean(axis=0)
     motions = align(*(shape.moved(scale, shift) for shape in shapes))
