@@ -88,10 +88,46 @@ def _filled(to: Elsewhere, values: Tensor, waits: bool = False) -> Tensor:
     return to
 
 
+class _Module:
+    """What ``torch.elsewhere`` is: torch's own tests of operators ask an accelerator for its random numbers' state."""
+
+    @staticmethod
+    def is_initialized() -> bool:
+        return True
+
+    @staticmethod
+    def is_available() -> bool:
+        return True
+
+    @staticmethod
+    def current_device() -> int:
+        return 0
+
+    @staticmethod
+    def device_count() -> int:
+        return 1
+
+    @staticmethod
+    def _is_in_bad_fork() -> bool:
+        return False
+
+    @staticmethod
+    def manual_seed_all(seed: int) -> None:
+        """There are none."""
+
+    @staticmethod
+    def get_rng_state() -> Tensor:
+        return torch.empty(0, dtype=torch.uint8)
+
+    @staticmethod
+    def set_rng_state(state: Tensor) -> None:
+        """There are none."""
+
+
 @functools.cache
 def device() -> torch.device:
     """Return the device, which this process has from here on."""
-    _setup_privateuseone_for_python_backend(NAME)
+    _setup_privateuseone_for_python_backend(NAME, _Module)
     for namespace in ("_", "aten"):
         LIBRARIES[namespace] = torch.library.Library(namespace, "IMPL")
     LIBRARIES["_"].fallback(_made, "PrivateUse1")
