@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import argparse
 
     from app.console import Display
+    from app.parser import Parser
 
 BROKEN_PIPE = 141
 """What a shell reports for a program whose reader went away."""
@@ -211,7 +212,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run(command: argparse.ArgumentParser, arguments: Sequence[str] | None) -> None:
+def _add_run(command: Parser, arguments: Sequence[str] | None) -> None:
     command.add_argument(
         "input", metavar="INPUT", type=Path, help="photos, a zip, a video, a dataset, a cloud, a surface that deforms"
     )
@@ -240,6 +241,16 @@ def _add_run(command: argparse.ArgumentParser, arguments: Sequence[str] | None) 
         "flags win over the environment, that over the file, that over the preset."
     )
     add_settings(command, pipeline.config)
+    command.elsewhere = _of_pipelines
+
+
+def _of_pipelines(flag: str) -> str:
+    """Return which pipelines a flag is a setting of, nothing if of none."""
+    from recon import pipelines
+
+    field = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
+    names = [name for name in pipelines.names() if field in pipelines.get(name).config.model_fields]
+    return f"It is a setting of --pipeline {' or '.join(names)}." if names else ""
 
 
 def _add_batch(command: argparse.ArgumentParser) -> None:

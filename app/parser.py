@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from recon.errors import InputError
@@ -15,6 +15,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs |= {"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter}
         super().__init__(*args, **kwargs)
+        self.elsewhere: Callable[[str], str] = lambda flag: ""
+        """From a flag that is unknown here to a hint where it is known in other circumstances, else nothing."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Look for misspelt flags first: argparse would speak of whatever they left missing."""
@@ -39,5 +41,5 @@ class Parser(argparse.ArgumentParser):
         from recon.config import nearest  # loads pydantic: not for --help
 
         near = nearest(word, known)
-        hint = f"Did you mean {near}?" if near else f"See '{self.prog} --help'."
+        hint = self.elsewhere(word) or (f"Did you mean {near}?" if near else f"See '{self.prog} --help'.")
         return InputError(f"Unknown {what} {word}.", hint, f"unknown-{what}")

@@ -97,7 +97,6 @@ class Registration:
         weight: (V,) how much of a match that is, 0 to 1; 0 where the target has nothing that fits.
         rigid: the motion that was found first, in the input's units.
         iterations: of the two stages.
-        warnings: what a person should know.
     """
 
     vertices: Vectors
@@ -105,7 +104,6 @@ class Registration:
     weight: NDArray[np.float64]
     rigid: Rigid
     iterations: tuple[int, int]
-    warnings: tuple[str, ...]
 
 
 def register(
@@ -116,6 +114,7 @@ def register(
     rigid: bool = True,
     start: Vectors | None = None,
     isometric: bool = False,
+    warn: Callable[[str], None] = lambda message: None,
     progress: Callable[[int, int], None] = lambda done, most: None,
 ) -> Registration:
     """Return the source deformed onto the target.
@@ -128,6 +127,7 @@ def register(
             there, whatever ``rigid`` says. Its shape at rest stays its own, so that errors do not add up over scans.
         isometric: whether the source, a mesh, keeps its metric, as what bends and hardly stretches does, instead of
             being as rigid as possible (:mod:`recon.deform.isometric`).
+        warn: told, before anything is fitted, where the surfaces seem to be in other units.
         progress: told often how many iterations are done, of how many at most, which are more once it is begun again;
             what it raises ends the registration.
 
@@ -137,6 +137,12 @@ def register(
     """
     shapes = surface_of(source, "source"), surface_of(target, "target")
     pairs = _checked(landmarks, shapes)
+    ratio = shapes[1].diagonal / shapes[0].diagonal
+    if not 1 / SIZES <= ratio <= SIZES:
+        warn(
+            f"The target is {ratio:.3g} times as large as the source: are both in the same units? "
+            "Scale one to the other."
+        )
     scale, shift = 1 / shapes[0].diagonal, shapes[0].points.mean(axis=0)
     ours, theirs = (surface.moved(scale, shift) for surface in shapes)
     kept = None
@@ -171,7 +177,6 @@ def register(
         weight=found.weight[ours.of_input],
         rigid=Rigid(motion.rotation, whole, motion.distance / scale),
         iterations=iterations,
-        warnings=_warnings(shapes),
     )
 
 
@@ -353,12 +358,3 @@ def _checked(landmarks: NDArray[np.integer] | None, shapes: tuple[Surface, Surfa
             "bad-landmarks",
         )
     return np.stack([surface.of_input[column] for surface, column in zip(shapes, pairs.T, strict=True)], axis=1)
-
-
-def _warnings(shapes: tuple[Surface, Surface]) -> tuple[str, ...]:
-    ratio = shapes[1].diagonal / shapes[0].diagonal
-    if 1 / SIZES <= ratio <= SIZES:
-        return ()
-    return (
-        f"The target is {ratio:.3g} times as large as the source: are both in the same units? Scale one to the other.",
-    )

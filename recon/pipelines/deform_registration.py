@@ -98,10 +98,9 @@ def fit(context: DeformContext) -> None:
                 rigid=config.rigid,
                 start=found[-1]["vertices"].numpy() if found else None,
                 isometric=config.isometric,
+                warn=context.events.warn,
                 progress=partial(_tell, context, number, count),
             )
-            for warning in result.warnings:
-                context.events.warn(warning)
             found.append(_tensors(result))
             matched = _matched(result.weight)
             context.remember(matched=matched)

@@ -105,6 +105,7 @@ def test_a_reader_that_leaves_is_no_error(start):
         (["doctor", "--jsn"], ["--json"]),
         (["run", "IN", "--out", "JOB", "--pipeline", "toy", "--stesp", "5"], ["--stesp", "Did you mean --steps?"]),
         (["run", "IN", "--out", "JOB", "--pipeline", "toy", "--stesp=5"], ["Did you mean --steps?"]),
+        (["run", "IN", "--out", "JOB", "--target", "b"], ["Unknown flag --target", "setting of --pipeline deform."]),
         (["run", "IN", "--otu", "JOB", "--pipeline", "toy"], ["Did you mean --out?"]),
         (["run", "IN", "--pipeline", "toy"], ["--out"]),
         (["run", "IN", "--out", "JOB", "--pipeline", "tyo"], ["'tyo'", "Did you mean 'toy'?"]),
