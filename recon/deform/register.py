@@ -5,7 +5,8 @@
 by majorisation and minimisation: with the pairs (v̂, u), their weights α and normals n̂ = R n (:mod:`recon.deform.pairs`)
 and the local rotations R (:mod:`recon.deform.rigidity`) held at what they are, the sum is quadratic in v̂; its minimum
 gives the next ones. After a rigid alignment (:mod:`recon.deform.rigid`) first v̂ = B X, the few motions of a graph
-(:mod:`recon.deform.graph`), then every vertex by itself, v̂ = X (or, :mod:`recon.deform.isometric`, its metric kept):
+(:mod:`recon.deform.graph`), then every vertex by itself, v̂ = X, and then, if asked, its metric kept
+(:mod:`recon.deform.isometric`), which does not slide to where borders meet by itself:
 
     (w ν² BᵀL B + s DᵀD + ε + Bᵀ H B) X = w ν² Bᵀb(R) + ε X₀ + Bᵀg
 
@@ -96,7 +97,7 @@ class Registration:
         nearest: (V,) the target vertex or point that each has been paired with.
         weight: (V,) how much of a match that is, 0 to 1; 0 where the target has nothing that fits.
         rigid: the motion that was found first, in the input's units.
-        iterations: of the two stages.
+        iterations: of the graph, and by the vertex.
     """
 
     vertices: Vectors
@@ -231,8 +232,9 @@ class _Fit:
         return (apart + deformed) / self._coarsest**2
 
     def finish(self, kept: Isometric | None) -> tuple[int, int]:
-        """Deform to the end, with the metric kept if it is to be; return the iterations of both stages."""
-        return self.coarse(ITERATIONS), self.fine() if kept is None else self.bent(kept)
+        """Deform to the end, at last with the metric kept if it is to be; return the iterations."""
+        stages = self.coarse(ITERATIONS), self.fine()
+        return stages if kept is None else (stages[0], stages[1] + self.bent(kept))
 
     def draw(self) -> None:
         """Deform by the graph to where transport draws the whole surface, and start anew from there."""

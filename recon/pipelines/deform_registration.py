@@ -168,7 +168,9 @@ def _read(capture: RegistrationCapture, file: Path) -> Surface:
 
 def _tell(context: DeformContext, number: int, count: int, done: int, most: int) -> None:
     if done:
-        context.progress(number * _MOST + done * _MOST // most, count * _MOST)
+        reached = max(number * _MOST + done * _MOST // most, context.memo.get("reached", 0))  # what is tried again
+        context.memo["reached"] = reached
+        context.progress(reached, count * _MOST)
     else:
         context.events.check()
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial import Delaunay
 
 from benchmarks.bent_sheets import SIZE, folded, nodes
 from recon.capture.capture import Points
@@ -87,6 +88,15 @@ def test_a_sheet_does_not_slide_off_another() -> None:
     for kept, most in ((False, 0.004), (True, 0.0015)):
         found = register(source, target, rigid=False, isometric=kept).vertices
         assert np.linalg.norm(found - truth, axis=1).mean() < most
+
+
+def test_an_isometry_does_not_end_beside_a_roll() -> None:
+    """Where the graph's few motions leave a sheet slid along a roll, keeping its metric leaves it there."""
+    u, v = (axis.ravel() for axis in np.meshgrid(np.linspace(-0.15, 0.15, 41), np.linspace(-0.1, 0.1, 29)))
+    faces = Delaunay(np.stack([u, v], 1)).simplices.astype(np.int32)
+    flat, rolled = np.stack([u, v, 0 * u], 1), np.stack([0.1 * np.sin(10 * u), v, 0.1 - 0.1 * np.cos(10 * u)], 1)
+    found = register(*(Mesh(one.astype(np.float32), faces) for one in (flat, rolled)), isometric=True).vertices
+    assert min(np.linalg.norm(found - turn * rolled, axis=1).mean() for turn in (np.ones(3), [-1, -1, 1])) < 1e-3
 
 
 def test_an_isometry_stays_one_where_the_target_lacks_a_part() -> None:
